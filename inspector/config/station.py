@@ -1,0 +1,210 @@
+"""The station file: cameras, endpoints and folders of one station, and the product it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from inspector.config.base import Section, load_toml, parse_section, read_toml
+from inspector.config.product import Name, Product
+from inspector.contract.errors import ConfigError
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class IdentityRules(Section):
+    """How a part is told from the next one."""
+
+    part_id: Literal["trigger_counter", "encoder", "frame"] = "frame"
+    """What the camera latches with each frame; ``frame``: frame id and exposure time, without an id of the line."""
+    max_gap: Annotated[int, Field(ge=0)] = 100
+    """Missing frames in a row that are opened as parts; more than that is blind."""
+    frame_id_bits: Literal[16, 32, 64] = 64
+    """Width of the camera's frame counter: 16 wraps at 65,535."""
+    frame_id_first_after_wrap: Literal[0, 1] = 0
+    """GigE Vision 1.x skips 0."""
+
+
+class CameraConfig(Section):
+    """One camera and the process around it."""
+
+    name: Name
+    kind: Literal["genicam", "simulator", "folder"] = "genicam"
+    producer: Path | None = None
+    """genicam: the vendor's GenTL producer (.cti)."""
+    serial: str | None = None
+    """genicam: the camera's serial number; None: the only camera there is."""
+    images: Path | None = None
+    """folder: the pictures, taken in name order. simulator: its feed (a folder, or a feed file)."""
+    rate_hz: Annotated[float, Field(gt=0)] | None = None
+    """folder and simulator: images per second."""
+    trigger: Literal["free_run", "line", "software"] = "line"
+    exposure_us: Annotated[float, Field(gt=0)] | None = None
+    gain_db: Annotated[float, Field(ge=0)] | None = None
+    width_px: Annotated[int, Field(gt=0)] | None = None
+    height_px: Annotated[int, Field(gt=0)] | None = None
+    pixel_format: Literal["Mono8", "BayerRG8", "RGB8"] | None = None
+    settings: dict[str, bool | int | float | str] = {}
+    """Further nodes, written after the named ones, in this order, and read back."""
+    environment: dict[str, str] = {}
+    """Added to the camera process's environment (a vendor's settings, faults of the simulator)."""
+    ring_slots: Annotated[int, Field(ge=2, le=4096)] = 16
+    max_image_bytes: Annotated[int, Field(gt=0)] = 25_000_000
+    """Size of a slot; an image that does not fit is invalid."""
+    heartbeat_s: Seconds = 2.0
+    """A camera process that is silent for so long is killed."""
+    restart_min_s: Seconds = 0.2
+    restart_max_s: Seconds = 10.0
+    """Back-off between starts doubles from min to max."""
+    frame_timeout_s: Seconds = 2.0
+    """Free run: silence after which the camera is stalled."""
+    identity: IdentityRules = IdentityRules()
+
+    @model_validator(mode="after")
+    def _kind(self) -> Self:
+        if self.kind == "genicam" and self.producer is None:
+            raise ValueError("producer is missing: a genicam camera needs its vendor's GenTL producer (.cti)")
+        if self.kind == "folder" and self.images is None:
+            raise ValueError("images is missing: a folder camera needs the folder of its pictures")
+        return self
+
+
+class PublisherConfig(Section):
+    """The ZeroMQ publisher in the line thread."""
+
+    endpoint: Annotated[str, Field(pattern=r"^(tcp|ipc)://.+")] = "tcp://127.0.0.1:5570"
+    heartbeat_ms: Annotated[float, Field(ge=5, le=1000)] = 40.0
+    high_water_mark: Annotated[int, Field(ge=1000)] = 100_000
+
+
+class JournalConfig(Section):
+    """The SQLite journal."""
+
+    path: Path = Path("journal.sqlite")
+    """Relative to the state directory; never on a network share."""
+    commit_ms: Annotated[float, Field(gt=0)] = 50.0
+    """Rows are committed together, at least this often."""
+    max_queued: Annotated[int, Field(ge=100)] = 100_000
+    """Parts kept in memory while the disk refuses; the rest is counted."""
+
+
+class MetricsConfig(Section):
+    """Prometheus."""
+
+    host: str = "127.0.0.1"
+    port: Port = 9570
+    """0: any free port (it is logged)."""
+
+
+class ArchiveConfig(Section):
+    """Annotated pictures of rejected parts."""
+
+    path: Path = Path("pictures")
+    """Relative to the state directory."""
+    enabled: bool = True
+    max_pictures: Annotated[int, Field(ge=1)] = 10_000
+    """The oldest are removed beyond it."""
+    pool: Annotated[int, Field(ge=1, le=1024)] = 8
+    """Pictures that wait in memory; what does not fit is counted."""
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 85
+
+
+class Station(Section):
+    """One station. Unknown keys are refused."""
+
+    name: Name
+    product: Path
+    """The product recipe; relative to the station file, like every path in it."""
+    state_dir: Path = Path("state")
+    cameras: Annotated[tuple[CameraConfig, ...], Field(min_length=1)]
+    publisher: PublisherConfig = PublisherConfig()
+    journal: JournalConfig = JournalConfig()
+    metrics: MetricsConfig = MetricsConfig()
+    archive: ArchiveConfig = ArchiveConfig()
+
+    @field_validator("cameras")
+    @classmethod
+    def _distinct(cls, cameras: tuple[CameraConfig, ...], _: ValidationInfo) -> tuple[CameraConfig, ...]:
+        names = [camera.name for camera in cameras]
+        if len(set(names)) != len(names):
+            raise ValueError("two cameras have the same name")
+        return cameras
+
+
+class StationFiles(Section):
+    """A station file and the product recipe it names, checked together; all paths absolute."""
+
+    station: Station
+    product: Product
+
+
+def _absolute(station: Station, base: Path) -> Station:
+    state = base / station.state_dir
+    cameras = tuple(
+        camera.model_copy(update={"producer": camera.producer and base / camera.producer, "images": camera.images and base / camera.images})
+        for camera in station.cameras
+    )
+    return station.model_copy(
+        update={
+            "product": base / station.product,
+            "state_dir": state,
+            "cameras": cameras,
+            "journal": station.journal.model_copy(update={"path": state / station.journal.path}),
+            "archive": station.archive.model_copy(update={"path": state / station.archive.path}),
+        }
+    )
+
+
+def _missing_files(files: StationFiles, source: Path) -> list[str]:
+    problems = []
+    for index, camera in enumerate(files.station.cameras):
+        for key, path in (("producer", camera.producer), ("images", camera.images)):
+            if path is not None and not path.exists():
+                problems.append(f"{source}: cameras.{index}.{key}: no such file: {path}")
+    if not files.product.detector.engine.is_file():
+        problems.append(f"{files.station.product}: detector.engine: no such file: {files.product.detector.engine} (make it with `inspector compile`)")
+    known = {camera.name for camera in files.station.cameras}
+    problems += [
+        f"{files.station.product}: views: {name}: the station has no such camera" for name in files.product.views if name not in known
+    ]
+    if files.product.views:
+        problems += [
+            f"{source}: cameras.{index}.identity.part_id: a group of cameras needs an id of the line (trigger_counter or encoder), not 'frame'"
+            for index, camera in enumerate(files.station.cameras)
+            if camera.name in files.product.views and camera.identity.part_id == "frame"
+        ]
+    return problems
+
+
+def read_station(path: Path) -> StationFiles:
+    """A station file and its product recipe, both checked whole before anything is reported.
+
+    Raises:
+        ConfigError: every problem of both files, one line each, naming file and key.
+    """
+    problems: list[str] = []
+    station: Station | None = None
+    product: Product | None = None
+    values = load_toml(path)
+    product_path = path.parent / str(values.get("product", ""))
+    try:
+        station = parse_section(str(path), values, Station)
+    except ConfigError as error:
+        problems += error.problems
+    if "product" in values:
+        try:
+            product = read_toml(product_path, Product)
+        except ConfigError as error:
+            problems += error.problems
+    if station is None or product is None:
+        raise ConfigError(problems)
+    engine = product_path.parent / product.detector.engine
+    product = product.model_copy(update={"detector": product.detector.model_copy(update={"engine": engine})})
+    files = StationFiles(station=_absolute(station, path.parent.absolute()), product=product)
+    problems += _missing_files(files, path)
+    if problems:
+        raise ConfigError(problems)
+    return files
