@@ -217,11 +217,14 @@ class LateResult(msgspec.Struct, frozen=True):
     at_ns: int
 
 
-class Output(Protocol):
-    """Where closed parts go after the wire. ``offer`` never blocks; what it refuses, it counts."""
+OutputItem = ClosedPart | LateResult | Blind | Event
 
-    def offer(self, part: ClosedPart) -> bool:
-        """True: taken. False: refused and counted."""
+
+class Output(Protocol):
+    """Where things go after the wire. ``offer`` never blocks; what it refuses, it counts."""
+
+    def offer(self, item: OutputItem) -> bool:
+        """True: taken, or of no interest to this output. False: refused and counted."""
 
     def start(self) -> None:
         """Start the output's own thread."""
