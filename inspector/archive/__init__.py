@@ -1,0 +1,1 @@
+"""Annotated pictures of rejected parts."""

@@ -1,0 +1,1 @@
+"""The camera process and its supervisor; GenICam, folder and simulated cameras."""

@@ -49,7 +49,7 @@ class DetectorRules(Section):
     """The longer side of a detection must be at least this long to count."""
     regions: tuple[Region, ...] = ()
     """Where detections count; none: everywhere."""
-    classes: dict[str, ClassRule] = {}
+    classes: dict[str, ClassRule] = Field(default_factory=dict)
     """By class name; a name that the engine does not have is an error."""
 
 

@@ -47,9 +47,9 @@ class CameraConfig(Section):
     width_px: Annotated[int, Field(gt=0)] | None = None
     height_px: Annotated[int, Field(gt=0)] | None = None
     pixel_format: Literal["Mono8", "BayerRG8", "RGB8"] | None = None
-    settings: dict[str, bool | int | float | str] = {}
+    settings: dict[str, bool | int | float | str] = Field(default_factory=dict)
     """Further nodes, written after the named ones, in this order, and read back."""
-    environment: dict[str, str] = {}
+    environment: dict[str, str] = Field(default_factory=dict)
     """Added to the camera process's environment (a vendor's settings, faults of the simulator)."""
     ring_slots: Annotated[int, Field(ge=2, le=4096)] = 16
     max_image_bytes: Annotated[int, Field(gt=0)] = 25_000_000
@@ -167,9 +167,7 @@ def _missing_files(files: StationFiles, source: Path) -> list[str]:
     if not files.product.detector.engine.is_file():
         problems.append(f"{files.station.product}: detector.engine: no such file: {files.product.detector.engine} (make it with `inspector compile`)")
     known = {camera.name for camera in files.station.cameras}
-    problems += [
-        f"{files.station.product}: views: {name}: the station has no such camera" for name in files.product.views if name not in known
-    ]
+    problems += [f"{files.station.product}: views: {name}: the station has no such camera" for name in files.product.views if name not in known]
     if files.product.views:
         problems += [
             f"{source}: cameras.{index}.identity.part_id: a group of cameras needs an id of the line (trigger_counter or encoder), not 'frame'"

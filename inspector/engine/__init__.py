@@ -1,0 +1,1 @@
+"""Compiled networks at run time: manifest, preprocessing, backends, detections."""

@@ -1,0 +1,1 @@
+"""From a camera's record to a proposal: intake, validity, engines, rules."""

@@ -1,0 +1,1 @@
+"""The defect log in SQLite."""

@@ -1,0 +1,1 @@
+"""The ledger and the one thread that closes parts and speaks to the line."""

@@ -1,0 +1,1 @@
+"""Generated surfaces with planted defects: demo, tests and demo training. No torch."""

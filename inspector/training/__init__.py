@@ -1,0 +1,1 @@
+"""Data sets, losses, training loop and evaluation."""
