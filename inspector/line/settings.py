@@ -1,0 +1,70 @@
+"""What the line thread is told at its making, and the account it gives of itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from inspector.contract.records import Action, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from inspector.line.ledger import StreamCount
+    from inspector.line.streams import Streams
+
+
+@dataclass(frozen=True, slots=True)
+class LineSettings:
+    """What stands on every message, and what decides the line's action."""
+
+    station: str
+    boot_id: str
+    streams: Streams
+    product: str
+    product_version: str
+    uninspected: Action
+    """What UNINSPECTED acts as; never pass."""
+    engines: tuple[str, ...] = ()
+    heartbeat_ms: float = 40.0
+    linger_ms: int = 500
+    """How long what was sent may still go out after stopping."""
+
+    def action(self, outcome: Outcome) -> Action:
+        """What the line is to do."""
+        if outcome is Outcome.PASS:
+            return Action.PASS
+        return Action.REJECT if outcome is Outcome.REJECT else self.uninspected
+
+
+@dataclass(frozen=True, slots=True)
+class Liveness:
+    """Whether the inspection lives: heartbeats go out only while it does."""
+
+    age_ms: Callable[[], float]
+    """Age of the inspection stage's stamp."""
+    budget_ms: float
+    """Age from which heartbeats stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """One stream, at the snapshot's instant."""
+
+    books: StreamCount
+    last_seq: int
+    blind: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LineSnapshot:
+    """The line thread's account of itself, all of one instant."""
+
+    at_ns: int
+    streams: dict[str, StreamState]
+    messages: int
+    heartbeats: int
+    heartbeats_withheld: int
+    late_results: int
+    waiting: int
+    """Inputs not yet taken."""
