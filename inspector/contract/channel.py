@@ -7,14 +7,8 @@ The camera process sends records and never waits: a full socket makes it count i
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
 
 import msgspec
-
-if TYPE_CHECKING:
-    import socket
-
-    from inspector.contract.ring import Ring
 
 MAX_MESSAGE_BYTES = 64 * 1024
 
@@ -114,20 +108,3 @@ CameraCommand = StopCommand | TriggerCommand | WriteCommand
 encode = msgspec.msgpack.Encoder().encode
 decode_message = msgspec.msgpack.Decoder(CameraMessage).decode
 decode_command = msgspec.msgpack.Decoder(CameraCommand).decode
-
-
-class CameraListener(Protocol):
-    """Whom a camera's supervisor tells about the incarnations of its process. Called from the supervisor's thread; never blocks long.
-
-    For every incarnation: ``attached``, then ``ended`` once. The listener alone reads the socket; it knows best up to when the
-    camera could see (the last record), so it alone says what is blind.
-    """
-
-    def attached(self, camera: str, generation: int, records: socket.socket, ring: Ring) -> None:
-        """A new process was started; its records come from ``records`` (non-blocking, SOCK_SEQPACKET), its images lie in ``ring``."""
-
-    def ended(self, camera: str, generation: int, cause: str, at_ns: int) -> None:
-        """The process is reaped. Returns when every record it had sent is taken; after that the supervisor closes the socket.
-
-        Slots that the dead process had filled without a record are then freed by the listener (``Ring.release_unknown``).
-        """
