@@ -1,0 +1,1 @@
+"""Alembic's environment: the steps from any older journal to this program's tables."""
