@@ -96,7 +96,9 @@ def register_table() -> str:
         allowed = ", ".join(str(value) for _, value in node.entries)
         if node.kind == "boolean":
             low, high = 0, 1
-        flags = f"{str(node.kind == 'float').lower()}, {str(node.access != 'WO').lower()}, {str(node.access != 'RO').lower()}, {str(node.locked).lower()}"
+        flags = (
+            f"{str(node.kind == 'float').lower()}, {str(node.access != 'WO').lower()}, {str(node.access != 'RO').lower()}, {str(node.locked).lower()}"
+        )
         rows.append(f'    {{"{node.name}", {flags}, {float(node.initial)!r}, {_limit(low, "-9e18")}, {_limit(high, "9e18")}, {{{allowed}}}}},')
     faults = ",\n".join(f"    FAULT_{fault.name} = {fault.value}u" for fault in Fault)
     fault_names = "\n".join(f'    {{"{(fault.name or "").lower()}", FAULT_{fault.name}}},' for fault in Fault)
