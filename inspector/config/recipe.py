@@ -109,6 +109,8 @@ class TrainingRecipe(Section):
     """Factors on the input size; one is drawn per batch."""
     flips: tuple[Literal["horizontal", "vertical", "both"], ...] = ("horizontal", "vertical", "both")
     """The paper's three flips; each image draws one of them or none."""
+    smallest_crop: Fraction = 1.0
+    """Shares of a picture's height and width that are trained on are drawn from smallest_crop .. 1; 1: whole pictures."""
     contrast: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Contrast is drawn from 1 - contrast .. 1 + contrast."""
     brightness: Annotated[float, Field(ge=0)] = 0.0
@@ -122,7 +124,9 @@ class TrainingRecipe(Section):
     roi_samples: Positive = 128
     roi_positive_share: Fraction = 0.25
     roi_iou: Fraction = 0.5
-    seed: int = 0
+    smooth_l1_beta: Annotated[float, Field(gt=0)] = 1 / 9
+    """Difference of box codes at which the box losses turn from quadratic to linear; 1 in the paper."""
+    seed: Annotated[int, Field(ge=0)] = 0
     pretrained: Literal["none", "imagenet"] = "imagenet"
 
 

@@ -135,7 +135,8 @@ def boxes_to_image(boxes: NDArray[Any], geometry: LetterboxGeometry, image_heigh
     """
     scale = np.array([geometry.scale_x, geometry.scale_y] * 2, np.float32)
     limits = np.array([image_width_px, image_height_px] * 2, np.float32)
-    return np.clip(np.asarray(boxes, np.float32).reshape(-1, 4) / scale, np.float32(0), limits)
+    placed: NDArray[np.float32] = np.asarray(boxes, np.float32).reshape(-1, 4) / scale
+    return np.minimum(np.maximum(placed, np.float32(0)), limits)
 
 
 def boxes_to_canvas(boxes: NDArray[Any], geometry: LetterboxGeometry) -> NDArray[np.float32]:

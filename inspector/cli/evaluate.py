@@ -1,0 +1,92 @@
+"""``inspector evaluate``: how good a detector is on labelled pictures."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from inspector.contract.errors import DataError
+
+if TYPE_CHECKING:
+    from inspector.config.recipe import Recipe
+    from inspector.training.detect import Detector
+
+
+def evaluate(
+    recipe: Annotated[Path, typer.Argument(help="The engine recipe (TOML) the weights were trained with.", show_default=False)],
+    data: Annotated[Path, typer.Option(help="Labelled pictures: a COCO json file or a Pascal VOC folder.", show_default=False)],
+    weights: Annotated[Path | None, typer.Option(help="Trained weights. Default: runs/NAME/weights.safetensors.", show_default=False)] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of the pictures, if not beside the labels.", show_default=False)] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the report. Default: beside the weights.", show_default=False)] = None,
+    precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="Of trunk and head.")] = "fp32",
+    threads: Annotated[int, typer.Option(help="CPU threads; 0: all cores.", min=0)] = 0,
+    every: Annotated[int, typer.Option(help="Use every n-th picture only, for a quick look.", min=1)] = 1,
+) -> None:
+    """Evaluate trained weights: COCO mAP, AP at IoU 0.5, and a table by class.
+
+    Prints the table and writes evaluation-DATA.json, .md and .png (precision over recall).
+    """
+    import torch  # noqa: PLC0415 - a command loads what it needs, when it runs
+    from rich.console import Console  # noqa: PLC0415 - the same
+    from rich.progress import track  # noqa: PLC0415 - the same
+
+    from inspector.config.recipe import read_recipe  # noqa: PLC0415 - the same
+    from inspector.training.curves import draw_precision_recall  # noqa: PLC0415 - the same
+    from inspector.training.datasets import read_dataset  # noqa: PLC0415 - the same
+    from inspector.training.detect import detect_all  # noqa: PLC0415 - the same
+    from inspector.training.evaluate import evaluate_detections  # noqa: PLC0415 - the same
+    from inspector.training.report import as_json, as_markdown, as_table  # noqa: PLC0415 - the same
+
+    chosen = read_recipe(recipe)
+    source = weights if weights is not None else Path("runs") / chosen.name / "weights.safetensors"
+    if threads:
+        torch.set_num_threads(threads)
+    dataset = read_dataset(data, chosen.classes, images=images, colour=chosen.input.channels == 3).every(every)
+    detector = _trained(chosen, source, precision)
+    began = time.perf_counter()
+    found = list(track(detect_all(detector, dataset.images()), description="Detecting", total=len(dataset)))
+    image_ms = (time.perf_counter() - began) / len(dataset) * 1e3
+    if not any((~picture.ignored).any() for picture in dataset.pictures):
+        raise DataError(f"{data}: has no labels to evaluate against")
+    result = evaluate_detections(dataset, found)
+    title = f"{chosen.name} on {data.name}"
+    console = Console()
+    console.print(as_table(result, title))
+    console.print(
+        f"mAP@0.5 {result.map50:.3f}, mAP@0.75 {result.map75:.3f}, COCO mAP {result.map:.3f}; {image_ms:.0f} ms per picture", highlight=False
+    )
+    folder = out if out is not None else source.parent
+    stem = folder / f"evaluation-{data.stem}"
+    about = {"recipe": chosen.name, "weights": str(source), "data": str(data), "precision": precision, "image_ms": image_ms}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        stem.with_suffix(".json").write_text(json.dumps(as_json(result, **about), indent=1) + "\n", encoding="utf-8")
+        stem.with_suffix(".md").write_text(as_markdown(result, title), encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written: {error.strerror}") from None
+    draw_precision_recall(result, stem.with_suffix(".png"))
+    console.print(f"report: {stem}.json, .md, .png", highlight=False, soft_wrap=True)
+
+
+def _trained(recipe: Recipe, weights: Path, precision: Literal["fp32", "bf16"]) -> Detector:
+    """The torch detector of a recipe with trained weights.
+
+    Raises:
+        DataError: the weights are missing, damaged, of another architecture, or of other classes.
+    """
+    import torch  # noqa: PLC0415 - a command loads what it needs, when it runs
+
+    from inspector.models.multiscale import MultiscaleDetector  # noqa: PLC0415 - the same
+    from inspector.training.checkpoint import load_model  # noqa: PLC0415 - the same
+    from inspector.training.detect import torch_detector  # noqa: PLC0415 - the same
+
+    model = MultiscaleDetector(recipe.network, recipe.input, len(recipe.classes))
+    about = load_model(model.to(memory_format=torch.channels_last), weights)  # type: ignore[call-overload]
+    trained = json.loads(about.get("classes", "null"))
+    if trained is not None and tuple(trained) != recipe.classes:
+        raise DataError(f"{weights}: was trained for the classes {', '.join(trained)}, the recipe names {', '.join(recipe.classes)}")
+    return torch_detector(model, precision)

@@ -1,0 +1,149 @@
+"""``inspector train``: a detector from labelled pictures."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sys
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from inspector.contract.errors import ConfigError, DataError, ExitCode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from inspector.training.loop import Listener, StepReport
+
+RECIPE_COPY = "recipe.toml"
+
+
+def train(
+    recipe: Annotated[Path, typer.Argument(help="The engine recipe (TOML), as in engines/.", show_default=False)],
+    data: Annotated[Path, typer.Option(help="Labelled pictures: a COCO json file or a Pascal VOC folder.", show_default=False)],
+    images: Annotated[Path | None, typer.Option(help="Folder of the pictures, if not beside the labels.", show_default=False)] = None,
+    run: Annotated[Path | None, typer.Option(help="Folder for what is made. Default: runs/NAME.", show_default=False)] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run folder's checkpoint.")] = False,
+    minutes: Annotated[float | None, typer.Option(help="Time budget; the schedule ends with it.", min=0.01, show_default=False)] = None,
+    threads: Annotated[int, typer.Option(help="CPU threads; 0: all cores.", min=0)] = 0,
+    backbone: Annotated[Path | None, typer.Option(help="ImageNet weights of the backbone from this file.", show_default=False)] = None,
+) -> None:
+    """Train a detector on your own labelled pictures.
+
+    The run folder gets weights.safetensors (what to evaluate and compile), checkpoint.safetensors, log.jsonl, curves.png and recipe.toml. Ctrl-C ends
+    after the step at hand and keeps a checkpoint: the same command with --resume goes on, exit code 130.
+    """
+    import torch  # noqa: PLC0415 - a command loads what it needs, when it runs
+
+    from inspector.config.recipe import read_recipe  # noqa: PLC0415 - the same
+    from inspector.models.multiscale import MultiscaleDetector  # noqa: PLC0415 - the same
+    from inspector.models.weights import load_backbone_weights  # noqa: PLC0415 - the same
+    from inspector.training.curves import draw_losses  # noqa: PLC0415 - the same
+    from inspector.training.datasets import read_dataset  # noqa: PLC0415 - the same
+    from inspector.training.loop import CHECKPOINT, LOG, WEIGHTS, Trainer  # noqa: PLC0415 - the same
+
+    chosen = read_recipe(recipe)
+    folder = run if run is not None else Path("runs") / chosen.name
+    _check_folder(folder / CHECKPOINT, resume=resume)
+    if backbone is not None and chosen.training.pretrained == "none":
+        raise ConfigError([f"{recipe}: training.pretrained: is 'none', yet --backbone names weights; say 'imagenet', or leave the option out"])
+    dataset = read_dataset(data, chosen.classes, images=images, colour=chosen.input.channels == 3)
+    if threads:
+        torch.set_num_threads(threads)
+    torch.manual_seed(chosen.training.seed)
+    model = MultiscaleDetector(chosen.network, chosen.input, len(chosen.classes))
+    if chosen.training.pretrained == "imagenet" and not resume:
+        load_backbone_weights(model, chosen.network, str(backbone) if backbone is not None else "imagenet")
+    trainer = Trainer(chosen, model, dataset, minutes)
+    if resume:
+        trainer.resume(folder)
+    _prepare_folder(folder, recipe, None if resume else folder / LOG)
+    labels = sum(len(picture.boxes) for picture in dataset.pictures)
+    print(
+        f"{chosen.name}: {len(dataset)} pictures, {labels} labels, {trainer.total_steps} steps, {torch.get_num_threads()} threads; {folder}",
+        flush=True,
+    )
+    with _stops_on_signals() as stop, _display(trainer.total_steps) as listener:
+        complete = trainer.run(folder, stop, listener)
+    draw_losses(folder / LOG, folder / "curves.png")
+    if not complete:
+        print(f"inspector: stopped at step {trainer.step}; the same command with --resume goes on", file=sys.stderr)
+        raise typer.Exit(ExitCode.INTERRUPTED)
+    print(f"trained in {trainer.elapsed_s / 60:.1f} min: {folder / WEIGHTS}")
+
+
+def _check_folder(checkpoint: Path, *, resume: bool) -> None:
+    """Refuses to resume nothing, and to train over another training.
+
+    Raises:
+        DataError: one of the two.
+    """
+    if resume and not checkpoint.is_file():
+        raise DataError(f"{checkpoint}: no such checkpoint; train without --resume, or name the run folder with --run")
+    if not resume and checkpoint.exists():
+        raise DataError(f"{checkpoint.parent}: holds a training already; add --resume to go on with it, or name another folder with --run")
+
+
+def _prepare_folder(folder: Path, recipe: Path, old_log: Path | None) -> None:
+    """Makes the run folder with a copy of the recipe, and without an earlier training's log.
+
+    Raises:
+        DataError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if old_log is not None:
+            old_log.unlink(missing_ok=True)
+        if recipe.resolve() != (folder / RECIPE_COPY).resolve():
+            shutil.copyfile(recipe, folder / RECIPE_COPY)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written: {error.strerror}") from None
+
+
+@contextmanager
+def _stops_on_signals() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set, instead of ending the process in the middle of a step."""
+    stop = threading.Event()
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _display(total_steps: int) -> Iterator[Listener]:
+    """A progress bar on a terminal, a line per report elsewhere."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415 - a command loads what it needs
+
+    if not sys.stdout.isatty():
+        yield lambda report: print(_line(report, total_steps), flush=True)
+        return
+    columns = (TextColumn("epoch {task.fields[epoch]:.2f}"), BarColumn(), TextColumn("{task.percentage:.0f} %"), TimeElapsedColumn())
+    with Progress(*columns, TextColumn("{task.fields[told]}")) as progress:
+        task = progress.add_task("training", total=1.0, epoch=0.0, told="")
+
+        def show(report: StepReport) -> None:
+            progress.update(task, completed=report.share_done, epoch=report.epoch, told=f"{_losses(report)}  {_remaining(report)}")
+
+        yield show
+
+
+def _line(report: StepReport, total_steps: int) -> str:
+    """One report as a line."""
+    return f"step {report.step}/{total_steps} epoch {report.epoch:.2f}  {_losses(report)}  {report.step_s:.2f} s/step  {_remaining(report)}"
+
+
+def _losses(report: StepReport) -> str:
+    """The four losses."""
+    return f"rpn {report.rpn_class:.3f} {report.rpn_box:.3f} head {report.head_class:.3f} {report.head_box:.3f}"
+
+
+def _remaining(report: StepReport) -> str:
+    """Time to the end, in minutes."""
+    return f"{report.remaining_s / 60:.1f} min left"
