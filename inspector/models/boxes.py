@@ -27,9 +27,14 @@ MAX_LOG_GROWTH = math.log(1000.0 / 16.0)
 SMALLEST_AREA_PX2 = 1e-9
 
 
+def float32(values: Tensor) -> Tensor:
+    """``values`` in float32; themselves where they are, so that no cast that does nothing enters a recorded graph."""
+    return values if values.dtype == torch.float32 else values.float()
+
+
 def area(boxes: Tensor) -> Tensor:
     """Areas in px² [...] of boxes [..., 4], float32."""
-    boxes = boxes.float()
+    boxes = float32(boxes)
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
@@ -43,7 +48,7 @@ def iou(first: Tensor, second: Tensor) -> Tensor:
     Returns:
         [..., A, B] float32 in 0..1; 0 where both boxes are empty.
     """
-    first, second = first.float(), second.float()
+    first, second = float32(first), float32(second)
     top_left = torch.maximum(first[..., :, None, :2], second[..., None, :, :2])
     bottom_right = torch.minimum(first[..., :, None, 2:], second[..., None, :, 2:])
     sides = (bottom_right - top_left).clamp(min=0)
@@ -62,8 +67,8 @@ def encode(reference: Tensor, boxes: Tensor, weights: Weights) -> Tensor:
     Returns:
         [..., 4] float32, no unit.
     """
-    x, y, width, height = _centres(reference.float())
-    to_x, to_y, to_width, to_height = _centres(boxes.float())
+    x, y, width, height = _centres(float32(reference))
+    to_x, to_y, to_width, to_height = _centres(float32(boxes))
     return torch.stack(
         (
             weights[0] * (to_x - x) / width,
@@ -89,8 +94,8 @@ def decode(reference: Tensor, deltas: Tensor, weights: Weights, height: int, wid
     Returns:
         [..., 4] float32, px.
     """
-    x, y, reference_width, reference_height = _centres(reference.float())
-    dx, dy, dw, dh = deltas.float().unbind(-1)
+    x, y, reference_width, reference_height = _centres(float32(reference))
+    dx, dy, dw, dh = float32(deltas).unbind(-1)
     centre_x = x + dx / weights[0] * reference_width
     centre_y = y + dy / weights[1] * reference_height
     half_width = reference_width * torch.exp((dw / weights[2]).clamp(max=MAX_LOG_GROWTH)) / 2
@@ -201,7 +206,7 @@ def suppress(boxes: Tensor, threshold: float, steps: int, above: Tensor | None =
         count = boxes.shape[-2]
         above = torch.ones(count, count, dtype=torch.bool, device=boxes.device).triu(1)
     blocks = ((iou(boxes, boxes) > threshold) & above).float()
-    keep = torch.ones_like(blocks[..., :1, :])
+    keep = (blocks[..., :1, :] >= 0).float()  # ones
     for _ in range(steps):
         keep = _step(keep, blocks)
     again = _step(keep, blocks)
@@ -209,5 +214,5 @@ def suppress(boxes: Tensor, threshold: float, steps: int, above: Tensor | None =
 
 
 def _step(keep: Tensor, blocks: Tensor) -> Tensor:
-    """Kept boxes [..., 1, K] (0 or 1) that no kept box above them blocks. Sums of zeros and ones: exact against 0 in every precision."""
-    return (torch.matmul(keep, blocks) == 0).float()
+    """Kept boxes [..., 1, K] (0 or 1) that no kept box above them blocks: counts are whole numbers, so 1 - count, at least 0, is exact."""
+    return torch.relu(1 - torch.matmul(keep, blocks))

@@ -42,7 +42,7 @@ class SameConv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """[N, inputs, h, w] to [N, outputs, ceil(h / stride), ceil(w / stride)]."""
         if self.stride[0] > 1:
-            x = functional.pad(x, self._same(x.shape[-1]) + self._same(x.shape[-2]))
+            x = functional.pad(x, self._same(int(x.shape[-1])) + self._same(int(x.shape[-2])))
         if self.groups > 1 and torch.is_grad_enabled() and self.weight.requires_grad:
             y = depthwise(x, self.weight, self.bias, self.stride[0], int(self.padding[0]))
         else:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from inspector.models.backbones import ResNet, build_backbone
-from inspector.models.boxes import HEAD_WEIGHTS, RPN_WEIGHTS, area, decode, level_anchors, ranks_above, suppress
+from inspector.models.boxes import HEAD_WEIGHTS, RPN_WEIGHTS, area, decode, float32, level_anchors, ranks_above, suppress
 from inspector.models.pooling import pool_on_canvas, pool_regions, region_levels
 from inspector.models.pyramid import FeaturePyramid, SingleMap
 
@@ -70,9 +70,10 @@ class RegionProposals(nn.Module):
         """Logits [N, h w A] and box code [N, h w A, 4], float32, in the order of the anchors, from a map [N, channels, h, w]."""
         hidden = functional.relu(self.conv(features))
         logits = self.objectness(hidden).permute(0, 2, 3, 1).flatten(1)
-        count = features.shape[2] * features.shape[3] * self.objectness.out_channels
+        # int() here and below: while the graph is recorded a size is a tensor; only the batch may stay one.
+        count = int(features.shape[2]) * int(features.shape[3]) * self.objectness.out_channels
         deltas = self.deltas(hidden).permute(0, 2, 3, 1).reshape(-1, count, 4)
-        return logits.float(), deltas.float()
+        return float32(logits), float32(deltas)
 
 
 class DetectionHead(nn.Module):
@@ -95,7 +96,7 @@ class DetectionHead(nn.Module):
         """Logits [R, classes + 1] and box code [R, boxes, 4], float32, from [R, channels, size, size]."""
         hidden = functional.relu(self.hidden1(pooled.flatten(1)))
         hidden = functional.relu(self.hidden2(hidden))
-        return self.classes(hidden).float(), self.boxes(hidden).float().reshape(-1, self.boxes.out_features // 4, 4)
+        return float32(self.classes(hidden)), float32(self.boxes(hidden)).reshape(-1, self.boxes.out_features // 4, 4)
 
 
 class MultiscaleDetector(nn.Module):
@@ -197,8 +198,8 @@ class MultiscaleDetector(nn.Module):
         network = self.network
         boxes, scores, converged = [], [], []
         for level_logits, level_deltas, level_anchor in zip(logits, deltas, anchors, strict=True):
-            best, index = level_logits.topk(min(network.pre_nms, level_logits.shape[1]), dim=1)
-            code = level_deltas.gather(1, index[..., None].expand(-1, -1, 4))
+            best, index = level_logits.topk(min(network.pre_nms, int(level_logits.shape[1])), dim=1)
+            code = level_deltas.gather(1, index[..., None].repeat(1, 1, 4))
             level_boxes = decode(level_anchor[index], code, RPN_WEIGHTS, self.input.height_px, self.input.width_px)
             keep, done = suppress(level_boxes, network.proposal_iou, network.nms_steps, ranks_above(best, index))
             keep = keep & (area(level_boxes) > 0)
@@ -206,15 +207,15 @@ class MultiscaleDetector(nn.Module):
             scores.append(torch.where(keep, best, NEVER))
             converged.append(done)
         all_scores = torch.cat(scores, dim=1)
-        best, index = all_scores.topk(min(network.proposals, all_scores.shape[1]), dim=1)
-        regions = torch.cat(boxes, dim=1).gather(1, index[..., None].expand(-1, -1, 4))
+        best, index = all_scores.topk(min(network.proposals, int(all_scores.shape[1])), dim=1)
+        regions = torch.cat(boxes, dim=1).gather(1, index[..., None].repeat(1, 1, 4))
         return regions * (best > NEVER / 2).float()[..., None], torch.stack(converged).all(dim=0)
 
     def finish(self, regions: Tensor, class_logits: Tensor, box_deltas: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Detections from regions [N, K, 4] and the head's outputs: boxes [N, D, 4], scores [N, D], classes [N, D] int32, converged [N] bool."""
-        network, count = self.network, regions.shape[1]
-        codes = box_deltas.shape[1]
-        shares = functional.softmax(class_logits.float(), dim=-1).reshape(-1, count, self.class_count + 1)
+        network, count = self.network, int(regions.shape[1])
+        codes = int(box_deltas.shape[1])
+        shares = functional.softmax(float32(class_logits), dim=-1).reshape(-1, count, self.class_count + 1)
         scores = shares[..., 1:].transpose(1, 2)  # [N, C, K]
         deltas = box_deltas.reshape(-1, count, codes, 4).transpose(1, 2)
         boxes = decode(regions[:, None], deltas, HEAD_WEIGHTS, self.input.height_px, self.input.width_px)
@@ -222,11 +223,12 @@ class MultiscaleDetector(nn.Module):
         keys = torch.arange(count, device=regions.device)
         above = ranks_above(scores, keys) & taking_part[..., None]
         keep, converged = suppress(boxes, network.detection_iou, network.nms_steps, above)
-        kept = (scores * (keep & taking_part).float()).flatten(1)
-        best, index = kept.topk(min(network.detections, kept.shape[1]), dim=1)
-        flat = boxes.expand(-1, self.class_count, -1, -1).flatten(1, 2)
-        chosen = flat.gather(1, index[..., None].expand(-1, -1, 4)) * (best > 0).float()[..., None]
-        class_of_slot = torch.arange(self.class_count, dtype=torch.int32, device=regions.device).repeat_interleave(count)
+        slots = self.class_count * count
+        kept = (scores * (keep & taking_part).float()).reshape(-1, slots)
+        best, index = kept.topk(min(network.detections, slots), dim=1)
+        flat = boxes.repeat(1, self.class_count // codes, 1, 1).reshape(-1, slots, 4)
+        chosen = flat.gather(1, index[..., None].repeat(1, 1, 4)) * (best > 0).float()[..., None]
+        class_of_slot = torch.tensor([index for index in range(self.class_count) for _ in range(count)], dtype=torch.int32, device=regions.device)
         return chosen, best, class_of_slot[index], converged.all(dim=1)
 
     def trace(self, images: Tensor) -> Trace:

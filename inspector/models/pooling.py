@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from inspector.models.boxes import area
+from inspector.models.boxes import area, float32
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,7 +66,7 @@ def roi_align(features: Tensor, boxes: Tensor, stride: int, size: int) -> Tensor
     """
     channels, rows, columns = features.shape
     # A cell's value stands at its centre, half a cell from its border.
-    x1, y1, x2, y2 = (boxes.float() / stride - 0.5).unbind(-1)
+    x1, y1, x2, y2 = (float32(boxes) / stride - 0.5).unbind(-1)
     xs = _samples(x1, x2, size).clamp(0, columns - 1)
     ys = _samples(y1, y2, size).clamp(0, rows - 1)
     if rows * columns > SEPARABLE_MAX_CELLS:
@@ -89,7 +89,7 @@ def _sampled(features: Tensor, xs: Tensor, ys: Tensor, size: int) -> Tensor:
     """[R, C, size, size], by grid sampling at columns ``xs`` and rows ``ys`` [R, size * SAMPLES]."""
     channels, rows, columns = features.shape
     grid = _grid(xs, ys, rows, columns)
-    values = functional.grid_sample(features[None].float(), grid[None].flatten(1, 2), mode="bilinear", padding_mode="border", align_corners=False)
+    values = functional.grid_sample(float32(features[None]), grid[None].flatten(1, 2), mode="bilinear", padding_mode="border", align_corners=False)
     pooled = functional.avg_pool2d(values, SAMPLES).view(channels, -1, size, size)
     return pooled.transpose(0, 1).to(features.dtype)
 
@@ -98,8 +98,9 @@ def _grid(xs: Tensor, ys: Tensor, rows: int, columns: int) -> Tensor:
     """grid_sample's coordinates [..., ys, xs, 2] in -1..1 of positions in cells [..., n]."""
     x = (xs + 0.5) * (2.0 / columns) - 1.0
     y = (ys + 0.5) * (2.0 / rows) - 1.0
-    shape = (*(-1 for _ in x.shape[:-1]), y.shape[-1], x.shape[-1])
-    return torch.stack((x[..., None, :].expand(*shape), y[..., :, None].expand(*shape)), dim=-1)
+    count = int(x.shape[-1])
+    leading = [1] * (x.dim() - 1)
+    return torch.stack((x[..., None, :].repeat(*leading, count, 1), y[..., :, None].repeat(*leading, 1, count)), dim=-1)
 
 
 def roi_max(features: Tensor, boxes: Tensor, stride: int, size: int) -> Tensor:
@@ -167,28 +168,28 @@ def pool_on_canvas(maps: Sequence[Tensor], strides: Sequence[int], boxes: Tensor
         [N * K, C, size, size] float32.
     """
     finest, *others = maps
-    channels, rows, columns = finest.shape[1:]
-    count = boxes.shape[1]
-    canvas = finest.float()
+    channels, rows, columns = (int(size) for size in finest.shape[1:])
+    count = int(boxes.shape[1])
+    canvas = float32(finest)
     if others:
-        width = max(other.shape[-1] for other in others)
-        stack = [functional.pad(other.float(), (0, width - other.shape[-1], 0, 0)) for other in others]
-        right = torch.cat(stack, dim=2)
-        height = max(rows, right.shape[2])
-        right = functional.pad(right, (0, 0, 0, height - right.shape[2]))
+        width = max(int(other.shape[-1]) for other in others)
+        used = sum(int(other.shape[-2]) for other in others)
+        height = max(rows, used)
+        stack = [functional.pad(float32(other), (0, width - int(other.shape[-1]))) for other in others]
+        right = functional.pad(torch.cat(stack, dim=2), (0, 0, 0, height - used))
         canvas = torch.cat((functional.pad(canvas, (0, 0, 0, height - rows)), right), dim=3)
     table: list[tuple[float, ...]] = []  # cells per px, last column, last row, left, top
     top = 0
     for index, (level, stride) in enumerate(zip(maps, strides, strict=True)):
         left = columns if index else 0
-        table.append((1.0 / stride, level.shape[-1] - 1.0, level.shape[-2] - 1.0, float(left), float(top)))
-        top += level.shape[-2] if index else 0
+        table.append((1.0 / stride, int(level.shape[-1]) - 1.0, int(level.shape[-2]) - 1.0, float(left), float(top)))
+        top += int(level.shape[-2]) if index else 0
     scale, last_column, last_row, left_cell, top_cell = torch.tensor(table, dtype=torch.float32, device=boxes.device)[levels].unbind(-1)
-    x1, y1, x2, y2 = (boxes.float() * scale[..., None] - 0.5).unbind(-1)
+    x1, y1, x2, y2 = (float32(boxes) * scale[..., None] - 0.5).unbind(-1)
     nothing = torch.zeros_like(last_column)[..., None]
     xs = torch.minimum(torch.maximum(_samples(x1, x2, size), nothing), last_column[..., None]) + left_cell[..., None]
     ys = torch.minimum(torch.maximum(_samples(y1, y2, size), nothing), last_row[..., None]) + top_cell[..., None]
-    grid = _grid(xs, ys, canvas.shape[2], canvas.shape[3])
+    grid = _grid(xs, ys, int(canvas.shape[2]), int(canvas.shape[3]))
     side = size * SAMPLES
     values = functional.grid_sample(canvas, grid.reshape(-1, count * side, side, 2), mode="bilinear", padding_mode="border", align_corners=False)
     pooled = functional.avg_pool2d(values, SAMPLES).reshape(-1, channels, count, size, size)

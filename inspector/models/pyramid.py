@@ -37,7 +37,7 @@ class FeaturePyramid(nn.Module):
             current = lateral(tap)
             if merged:
                 # The exact size, not a factor of two: odd maps have no half.
-                current = current + functional.interpolate(merged[-1], size=(current.shape[-2], current.shape[-1]), mode="nearest")
+                current = current + functional.interpolate(merged[-1], size=(int(current.shape[-2]), int(current.shape[-1])), mode="nearest")
             merged.append(current)
         maps = [smooth(current) for smooth, current in zip(self.smooth, reversed(merged), strict=True)]
         if self.extra:
