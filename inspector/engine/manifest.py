@@ -5,16 +5,13 @@ from __future__ import annotations
 import hashlib
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 
 from inspector.config.base import parse_section
-from inspector.config.recipe import Recipe
+from inspector.config.recipe import Precision, Recipe
 from inspector.contract.errors import ConfigError, EngineError
-
-if TYPE_CHECKING:
-    from inspector.config.recipe import Precision
 
 SCHEMA = 1
 SUFFIX = ".engine.json"
@@ -59,6 +56,15 @@ class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Instruction sets of a CPU that decide which arithmetic is used, sorted."""
 
 
+class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A part of the graph that is compiled on its own."""
+
+    name: str
+    precision: Precision
+    outputs: tuple[str, ...]
+    """Tensors that it computes, with all that they need and no earlier stage has computed; the last stage's are the network's outputs."""
+
+
 class Parity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How far the engine's outputs are from the reference's."""
 
@@ -100,8 +106,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     device: Device
     precision: Precision
     """Of trunk and head; box arithmetic is float32."""
-    cuts: tuple[tuple[str, ...], ...]
-    """Tensors at which the graph is cut, stage by stage (docs/decisions/0002)."""
+    stages: tuple[Stage, ...]
+    """Where the graph is cut, and the precision of each stage (docs/decisions/0002)."""
     threads: int
     """CPU threads of the engine."""
     input: TensorSpec

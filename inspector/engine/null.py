@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import platform
-import time
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inspector.contract.errors import EngineError
-from inspector.engine.base import Ticket, check_image
-from inspector.engine.manifest import SCHEMA, Backend, Device, Manifest, TensorSpec, manifest_hash, utc_now
+from inspector.engine.desk import TicketedEngine
+from inspector.engine.manifest import SCHEMA, Backend, Device, Manifest, TensorSpec, utc_now
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from numpy.typing import NDArray
 
     from inspector.config.recipe import Recipe
@@ -44,7 +40,7 @@ def null_manifest(recipe: Recipe) -> Manifest:
         backend=Backend("null", "1"),
         device=Device("cpu", platform.processor(), platform.machine()),
         precision=recipe.compile.precision,
-        cuts=(),
+        stages=(),
         threads=0,
         input=image,
         outputs=outputs,
@@ -55,65 +51,22 @@ def null_manifest(recipe: Recipe) -> Manifest:
     )
 
 
-class NullEngine:
-    """An :class:`Engine` that answers at once, with no detections.
+class NullEngine(TicketedEngine[None]):
+    """An :class:`~inspector.engine.base.Engine` that answers at once, with no detections.
 
     Args:
         recipe: input size, classes and budget.
-        in_flight: images that may be under way.
     """
 
-    def __init__(self, recipe: Recipe, in_flight: int = 2) -> None:
-        self._manifest = null_manifest(recipe)
-        self._hash = manifest_hash(self._manifest)
-        self._in_flight = in_flight
-        self._number = 0
-        self._tickets: set[int] = set()
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__(null_manifest(recipe))
 
-    @property
-    def manifest(self) -> Manifest:
-        """See :class:`Engine`."""
-        return self._manifest
+    def _start(self, image: NDArray[np.uint8]) -> None:
+        """Nothing."""
 
-    @property
-    def hash(self) -> str:
-        """See :class:`Engine`."""
-        return self._hash
+    def _finish(self, job: None) -> dict[str, Array]:  # noqa: ARG002 (nothing was started)
+        """No detections, found in one step."""
+        return {spec.name: np.full(spec.shape, spec.name == "converged", spec.dtype) for spec in self.manifest.outputs}
 
-    @property
-    def budget_ms(self) -> float:
-        """See :class:`Engine`."""
-        return self._manifest.budget_ms
-
-    @property
-    def in_flight(self) -> int:
-        """See :class:`Engine`."""
-        return self._in_flight
-
-    def submit(self, image: NDArray[np.uint8]) -> Ticket:
-        """See :class:`Engine`."""
-        check_image(image, self._manifest.input)
-        if len(self._tickets) >= self._in_flight:
-            raise EngineError(f"{self._in_flight} images are in flight already: collect one first")
-        self._number += 1
-        self._tickets.add(self._number)
-        return Ticket(self._number, time.monotonic_ns())
-
-    def collect(self, ticket: Ticket) -> dict[str, Array]:
-        """See :class:`Engine`."""
-        if ticket.number not in self._tickets:
-            raise EngineError(f"ticket {ticket.number} is not in flight: it was collected before, or belongs to another engine")
-        self._tickets.remove(ticket.number)
-        return {spec.name: np.full(spec.shape, spec.name == "converged", spec.dtype) for spec in self._manifest.outputs}
-
-    def close(self) -> None:
-        """See :class:`Engine`."""
-        self._tickets.clear()
-
-    def __enter__(self) -> Self:
-        """See :class:`Engine`."""
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """See :class:`Engine`."""
-        self.close()
+    def _free(self) -> None:
+        """Nothing."""
