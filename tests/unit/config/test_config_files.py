@@ -124,3 +124,10 @@ def test_two_cameras_of_one_name_are_refused(folder: Path) -> None:
 def test_an_empty_region_is_refused(folder: Path) -> None:
     (folder / "profile.toml").write_text(PRODUCT + "[[detector.regions]]\nx1_px = 5\ny1_px = 5\nx2_px = 5\ny2_px = 9\n")
     assert "the region is empty" in problems(folder / "station.toml")
+
+
+def test_the_example_files_miss_nothing_but_the_files_of_a_real_station() -> None:
+    station = Path(__file__).resolve().parents[3] / "deploy" / "station.example.toml"
+    lines = problems(station).splitlines()
+    assert len(lines) == 2
+    assert all("no such file" in line for line in lines)
