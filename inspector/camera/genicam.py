@@ -92,6 +92,13 @@ class GenicamCamera:
 
     def open(self) -> CameraInfo:
         """See ``Camera.open``."""
+        try:
+            return self._open()
+        except CameraError:
+            self.close()
+            raise
+
+    def _open(self) -> CameraInfo:
         self._connect()
         self._acquirer.add_callback(self._acquirer.Events.INCOMPLETE_BUFFER, self._damaged)
         self._nodes = nodes = NodeAccess(self._name, self._acquirer.remote_device.node_map, genapi.EInterfaceType, _ERRORS)

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 _TRANSFER_MARGIN_NS = 50_000_000
 """An exposure that began this long (and its own length) before an empty fetch has arrived by then, or is missing for good."""
-_DRIFT = 1e-4
-"""How fast the clocks may part: the floor of the delay is let up by so much, or it would be too low after hours."""
+_DRIFT = 10_000
+"""The clocks may part by one nanosecond in so many: the smallest delay is let up by it, or it would be too low after hours."""
 _STALLED_TRIGGERS = 3
 """So many triggers without any frame are more than single losses."""
 
@@ -30,7 +30,7 @@ class Sight:
         self._free_run = config.trigger == "free_run"
         self._timeout_ns = int(config.frame_timeout_s * 1e9)
         self._margin_ns = _TRANSFER_MARGIN_NS + int((config.exposure_us or 0.0) * 1e3)
-        self._floor_ns: float | None = None
+        self._floor_ns: int | None = None
         self._floor_at_ns = 0
         self._empty_ns = 0
         self._frame_ns = 0
@@ -57,11 +57,11 @@ class Sight:
         """A frame was told."""
         exposure_ns = frame.received_ns - self._margin_ns
         if frame.camera_ns:
-            delay = float(frame.received_ns - frame.camera_ns)
+            delay = frame.received_ns - frame.camera_ns
             if self._floor_ns is not None:
-                delay = min(delay, self._floor_ns + _DRIFT * (frame.received_ns - self._floor_at_ns))
+                delay = min(delay, self._floor_ns + (frame.received_ns - self._floor_at_ns) // _DRIFT)
             self._floor_ns, self._floor_at_ns = delay, frame.received_ns
-            exposure_ns = frame.camera_ns + int(delay)
+            exposure_ns = frame.camera_ns + delay
         self.seen_ns = max(self.seen_ns, exposure_ns)
         self._frame_ns = frame.received_ns
         self._asked_ns = self._count_at_frame = None

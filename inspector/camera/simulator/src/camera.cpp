@@ -42,11 +42,11 @@ void Camera::reset_registers() {
 // ---- life ----------------------------------------------------------------------------------------------------------------
 
 bool Camera::present() {
-    if (store->lost_until_ns == 0) return true;
     if (now_ns() < store->lost_until_ns) return false;
-    if (opened) return true;  // back, but the old handle stays dead
-    store->lost_until_ns = 0;
-    reset_registers();
+    if (power_cycled && !opened) {  // while an old handle is open it stays dead
+        power_cycled = false;
+        reset_registers();
+    }
     return true;
 }
 

@@ -42,6 +42,7 @@ public:
     // All below: locked.
     bool opened = false, acquiring = false;
     bool dead = false;  // lost since it was opened: that handle never works again
+    bool power_cycled = false;  // lost: its registers are forgotten
     int64_t hung_until_ns = 0, stalled_until_ns = 0;
     uint64_t frames_delivered = 0, underruns = 0;
     uint64_t next_frame_id = 1, last_frame_id = 0;

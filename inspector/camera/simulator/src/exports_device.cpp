@@ -57,6 +57,7 @@ Device& device_of(HANDLE handle) { return library().handles.get<Device>(handle, 
 GENTL_EXPORT GC_ERROR TLOpen(HANDLE* handle) {
     return guarded([&] {
         if (!library().ready) throw Error(GC_ERR_NOT_INITIALIZED, "call GCInitLib first");
+        if (!library().problem.empty()) throw Error(GC_ERR_INVALID_VALUE, library().problem);
         *handle = &library().system;
     });
 }

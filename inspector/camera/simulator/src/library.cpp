@@ -84,12 +84,18 @@ void remember(GC_ERROR code, const std::string& text) { last_error() = {code, te
 void Library::open() {
     const std::lock_guard<std::mutex> lock(mutex);
     if (ready) throw Error(GC_ERR_RESOURCE_IN_USE, "the library is initialised already");
-    const auto configs = configured();
-    if (const auto wanted = signature(configs); cameras.empty() || wanted != configured_by) {
-        std::vector<std::unique_ptr<Camera>> fresh;
-        for (const auto& config : configs) fresh.push_back(std::make_unique<Camera>(config));
-        cameras = std::move(fresh);
-        configured_by = wanted;
+    problem.clear();
+    try {
+        const auto configs = configured();
+        if (const auto wanted = signature(configs); cameras.empty() || wanted != configured_by) {
+            std::vector<std::unique_ptr<Camera>> fresh;
+            for (const auto& config : configs) fresh.push_back(std::make_unique<Camera>(config));
+            cameras = std::move(fresh);
+            configured_by = wanted;
+        }
+    } catch (const Error& error) {  // told by TLOpen: consumers close a library that does not open, and its reason with it
+        cameras.clear();
+        problem = error.what();
     }
     handles.add(&system);
     handles.add(&interface);
@@ -107,6 +113,7 @@ void Library::close() {
     }
     handles.clear();
     ready = false;
+    if (!environment("INSPECTOR_SIM_STATE").empty()) cameras.clear();  // their state lies in files; let those go
 }
 
 Camera& Library::camera(const char* id) {

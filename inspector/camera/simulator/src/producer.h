@@ -18,11 +18,12 @@ struct Device : Object {
     std::unique_ptr<Stream> stream;
 };
 
-// One per process. `mutex` guards the members; cameras outlive GCCloseLib and leave only when the environment names others.
+// One per process. `mutex` guards the members. Devices outlive GCCloseLib: as files where INSPECTOR_SIM_STATE names a folder,
+// else as the objects themselves, until the environment describes others.
 struct Library {
     std::mutex mutex;
     bool ready = false;
-    std::string configured_by;
+    std::string configured_by, problem;  // problem: what is wrong with the environment
     std::vector<std::unique_ptr<Camera>> cameras;
     std::map<Camera*, std::unique_ptr<Device>> devices;
     Object system{Kind::SYSTEM}, interface{Kind::INTERFACE};

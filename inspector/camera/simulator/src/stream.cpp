@@ -65,7 +65,7 @@ uint32_t Stream::effects(int64_t trigger_ns, FaultHit& hit) {
     if (flags & FAULT_STALL) camera.stalled_until_ns = trigger_ns + hit.stall_ns;
     if (trigger_ns < camera.stalled_until_ns) flags |= FAULT_STALL;
     if (flags & FAULT_LOST) {
-        camera.dead = true;
+        camera.dead = camera.power_cycled = true;
         camera.store->lost_until_ns = hit.lost_ns ? trigger_ns + hit.lost_ns : NEVER_NS;
         return FAULT_LOST;
     }

@@ -1,0 +1,113 @@
+"""How long the camera's sight is proven, and when it counts as stalled: laws of time, tried without a clock."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inspector.camera.blindness import Blindness
+from inspector.camera.port import Frame
+from inspector.camera.sight import Sight
+from inspector.config.station import CameraConfig
+from inspector.contract.channel import CameraState
+from inspector.contract.records import Blind
+
+MS = 1_000_000
+S = 1000 * MS
+
+
+def sight(trigger: str = "line") -> Sight:
+    made = Sight(CameraConfig.model_validate({"name": "c", "kind": "simulator", "trigger": trigger, "frame_timeout_s": 1.0}))
+    made.started(10 * S)
+    return made
+
+
+def frame(received_ns: int, camera_ns: int = 0) -> Frame:
+    return Frame(np.zeros(1, np.uint8), 1, camera_ns, received_ns, 1, 1, 1, "Mono8")
+
+
+@given(
+    offset=st.integers(-(10**15), 10**15),
+    delays=st.lists(st.integers(100_000, 400 * MS), min_size=1, max_size=40),
+)
+def test_a_frame_proves_sight_up_to_its_exposure_and_never_beyond_its_arrival(offset: int, delays: list[int]) -> None:
+    watching = sight()
+    exposure = 11 * S
+    for index, delay in enumerate(delays):
+        exposure += 500 * MS
+        watching.frame(frame(exposure + delay, exposure + offset + 10**16))
+        # The smallest delay so far cannot be told from the clocks' distance; beyond it only the clocks' drift is allowed for.
+        assert exposure <= watching.seen_ns <= exposure + min(delays[: index + 1]) + 20 * MS
+        assert watching.seen_ns <= exposure + delay
+
+
+def test_sight_never_goes_back() -> None:
+    watching = sight()
+    watching.frame(frame(20 * S, 20 * S))
+    watching.frame(frame(21 * S, 19 * S))  # the camera's clock jumped
+    assert watching.seen_ns >= 20 * S
+
+
+def test_an_empty_fetch_proves_nothing_until_the_camera_has_answered_after_it() -> None:
+    watching = sight()
+    watching.empty(15 * S)
+    assert watching.seen_ns == 10 * S
+    watching.answered(16 * S, None)
+    assert 15 * S - 100 * MS < watching.seen_ns < 15 * S
+
+
+def test_silence_proves_nothing_where_frames_are_due() -> None:
+    watching = sight("free_run")
+    watching.empty(10 * S + 500 * MS)
+    watching.answered(10 * S + 600 * MS, None)
+    assert watching.seen_ns == 10 * S
+    assert watching.state is CameraState.STREAMING
+    watching.answered(11 * S + 100 * MS, None)
+    assert watching.state is CameraState.STALLED
+    watching.frame(frame(12 * S))
+    assert watching.state is CameraState.STREAMING
+
+
+def test_on_a_line_silence_is_legal_and_counted_triggers_without_frames_are_not() -> None:
+    watching = sight()
+    watching.answered(100 * S, 5)
+    assert watching.state is CameraState.STREAMING
+    watching.answered(101 * S, 7)  # one or two may be single losses
+    assert watching.state is CameraState.STREAMING
+    watching.answered(102 * S, 8)
+    assert watching.state is CameraState.STALLED
+    seen = watching.seen_ns
+    watching.empty(103 * S)
+    watching.answered(104 * S, 8)
+    assert watching.seen_ns == seen, "a stalled camera proves nothing by silence"
+
+
+def test_a_software_trigger_that_brings_no_frame_is_a_stall() -> None:
+    watching = sight("software")
+    watching.answered(50 * S, None)
+    assert watching.state is CameraState.STREAMING
+    watching.triggered(50 * S)
+    watching.answered(50 * S + 900 * MS, None)
+    assert watching.state is CameraState.STREAMING
+    watching.answered(51 * S + 100 * MS, None)
+    assert watching.state is CameraState.STALLED
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 1000)), max_size=30))
+def test_blind_intervals_come_in_pairs_and_never_overlap(steps: list[tuple[bool, int]]) -> None:
+    said: list[Blind] = []
+    blindness = Blindness("c", said.append)
+    for begin, at in steps:
+        if begin:
+            blindness.begin(at, "why")
+        else:
+            blindness.end(at)
+    opened = [blind for blind in said if blind.to_ns is None]
+    closed = [blind for blind in said if blind.to_ns is not None]
+    assert [blind.to_ns is None for blind in said] == [index % 2 == 0 for index in range(len(said))]
+    assert [blind.from_ns for blind in closed] == [blind.from_ns for blind in opened[: len(closed)]]
+    ends = [0] + [blind.to_ns or 0 for blind in closed]
+    assert all(blind.from_ns >= end for blind, end in zip(opened, ends, strict=False))
+    assert all(blind.from_ns <= (blind.to_ns or 0) for blind in closed)
+    assert blindness.open == (len(opened) > len(closed))
