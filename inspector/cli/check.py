@@ -15,8 +15,8 @@ def check(
 
     All problems are listed at once, each with file and key; exit code 78 for the files, 70 for the engine.
     """
-    from inspector.config.station import read_station  # noqa: PLC0415 - a command loads what it needs, when it runs
-    from inspector.daemon import check_station  # noqa: PLC0415 - the same
+    from inspector.config.station import read_station
+    from inspector.daemon import check_station
 
     files = read_station(station)
     for line in check_station(files):

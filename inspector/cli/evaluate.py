@@ -30,16 +30,16 @@ def evaluate(
 
     Prints the table and writes evaluation-DATA.json, .md and .png (precision over recall).
     """
-    import torch  # noqa: PLC0415 - a command loads what it needs, when it runs
-    from rich.console import Console  # noqa: PLC0415 - the same
-    from rich.progress import track  # noqa: PLC0415 - the same
+    import torch
+    from rich.console import Console
+    from rich.progress import track
 
-    from inspector.config.recipe import read_recipe  # noqa: PLC0415 - the same
-    from inspector.training.curves import draw_precision_recall  # noqa: PLC0415 - the same
-    from inspector.training.datasets import read_dataset  # noqa: PLC0415 - the same
-    from inspector.training.detect import detect_all  # noqa: PLC0415 - the same
-    from inspector.training.evaluate import evaluate_detections  # noqa: PLC0415 - the same
-    from inspector.training.report import as_json, as_markdown, as_table  # noqa: PLC0415 - the same
+    from inspector.config.recipe import read_recipe
+    from inspector.training.curves import draw_precision_recall
+    from inspector.training.datasets import read_dataset
+    from inspector.training.detect import detect_all
+    from inspector.training.evaluate import evaluate_detections
+    from inspector.training.report import as_json, as_markdown, as_table
 
     chosen = read_recipe(recipe)
     source = weights if weights is not None else Path("runs") / chosen.name / "weights.safetensors"
@@ -78,11 +78,11 @@ def _trained(recipe: Recipe, weights: Path, precision: Literal["fp32", "bf16"]) 
     Raises:
         DataError: the weights are missing, damaged, of another architecture, or of other classes.
     """
-    import torch  # noqa: PLC0415 - a command loads what it needs, when it runs
+    import torch
 
-    from inspector.models.multiscale import MultiscaleDetector  # noqa: PLC0415 - the same
-    from inspector.training.checkpoint import load_model  # noqa: PLC0415 - the same
-    from inspector.training.detect import torch_detector  # noqa: PLC0415 - the same
+    from inspector.models.multiscale import MultiscaleDetector
+    from inspector.training.checkpoint import load_model
+    from inspector.training.detect import torch_detector
 
     model = MultiscaleDetector(recipe.network, recipe.input, len(recipe.classes))
     about = load_model(model.to(memory_format=torch.channels_last), weights)  # type: ignore[call-overload]

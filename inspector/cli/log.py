@@ -90,7 +90,7 @@ def _cells(part: LoggedPart) -> list[Text]:
 def _show(reader: JournalReader, parts: Iterable[LoggedPart], console: Console) -> None:
     table = Table(*_COLUMNS, box=None, pad_edge=False)
     number = 0
-    for number, part in enumerate(parts, 1):  # noqa: B007 - the last number is the count
+    for number, part in enumerate(parts, 1):
         table.add_row(*_cells(part))
     if number:
         console.print(table)

@@ -56,3 +56,7 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of a pipe has left: nothing more to say, and no traceback about it
         sys.exit(ExitCode.OK)
+
+
+if __name__ == "__main__":
+    main()

@@ -22,10 +22,10 @@ def surfaces(
 
     The folder gets images/000000.png ... and annotations.json. The same options give the same files.
     """
-    from rich.progress import track  # noqa: PLC0415 - a command loads what it needs, when it runs
+    from rich.progress import track
 
-    from inspector.surfaces.dataset import LABELS_FILE, write_contact_sheet, write_dataset  # noqa: PLC0415 - the same
-    from inspector.surfaces.scene import SurfaceGenerator  # noqa: PLC0415 - the same
+    from inspector.surfaces.dataset import LABELS_FILE, write_contact_sheet, write_dataset
+    from inspector.surfaces.scene import SurfaceGenerator
 
     if contact_sheet is not None:
         write_contact_sheet(contact_sheet, seed)

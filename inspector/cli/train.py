@@ -37,14 +37,14 @@ def train(
     The run folder gets weights.safetensors (what to evaluate and compile), checkpoint.safetensors, log.jsonl, curves.png and recipe.toml. Ctrl-C ends
     after the step at hand and keeps a checkpoint: the same command with --resume goes on, exit code 130.
     """
-    import torch  # noqa: PLC0415 - a command loads what it needs, when it runs
+    import torch
 
-    from inspector.config.recipe import read_recipe  # noqa: PLC0415 - the same
-    from inspector.models.multiscale import MultiscaleDetector  # noqa: PLC0415 - the same
-    from inspector.models.weights import load_backbone_weights  # noqa: PLC0415 - the same
-    from inspector.training.curves import draw_losses  # noqa: PLC0415 - the same
-    from inspector.training.datasets import read_dataset  # noqa: PLC0415 - the same
-    from inspector.training.loop import CHECKPOINT, LOG, WEIGHTS, Trainer  # noqa: PLC0415 - the same
+    from inspector.config.recipe import read_recipe
+    from inspector.models.multiscale import MultiscaleDetector
+    from inspector.models.weights import load_backbone_weights
+    from inspector.training.curves import draw_losses
+    from inspector.training.datasets import read_dataset
+    from inspector.training.loop import CHECKPOINT, LOG, WEIGHTS, Trainer
 
     chosen = read_recipe(recipe)
     folder = run if run is not None else Path("runs") / chosen.name
@@ -119,7 +119,7 @@ def _stops_on_signals() -> Iterator[threading.Event]:
 @contextmanager
 def _display(total_steps: int) -> Iterator[Listener]:
     """A progress bar on a terminal, a line per report elsewhere."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415 - a command loads what it needs
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     if not sys.stdout.isatty():
         yield lambda report: print(_line(report, total_steps), flush=True)

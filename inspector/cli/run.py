@@ -1,0 +1,29 @@
+"""``inspector run``: the daemon."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def run(
+    station: Annotated[Path, typer.Argument(help="The station file (TOML).", show_default=False)],
+) -> None:
+    """Run a station until SIGTERM or Ctrl-C; then open parts close as `shutdown`, everything is flushed, exit code 0.
+
+    Under systemd (Type=notify) it says READY after the engine's warm-up and feeds the watchdog while the inspection makes progress.
+    """
+    from inspector.config.station import read_station
+    from inspector.daemon import Daemon
+
+    under_systemd = "JOURNAL_STREAM" in os.environ  # which stamps the lines itself
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s" if under_systemd else "%(asctime)s %(levelname)s %(message)s"
+    )
+    code = Daemon(read_station(station)).run()
+    raise typer.Exit(code)
