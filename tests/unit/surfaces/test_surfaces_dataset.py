@@ -73,7 +73,12 @@ def test_the_command_writes_a_data_set(tmp_path: Path) -> None:
 
 
 def test_the_command_writes_the_contact_sheet_alone(tmp_path: Path) -> None:
-    answer = _run(str(tmp_path / "unused"), "--contact-sheet", str(tmp_path / "sheet.png"))
+    answer = _run("--contact-sheet", str(tmp_path / "sheet.png"))
     assert answer.exit_code == 0, answer.output
-    assert (tmp_path / "sheet.png").is_file()
-    assert not (tmp_path / "unused").exists()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["sheet.png"]
+
+
+def test_the_command_asks_for_a_target() -> None:
+    answer = _run()
+    assert answer.exit_code == 2
+    assert "name a folder" in answer.output
