@@ -110,7 +110,9 @@ class Trainer:
         losses = detection_losses(self.model, batch, self.training, random)
         total = losses.total()
         if not torch.isfinite(total):
-            raise DataError(f"step {self.step}: the loss is {float(total)}; lower training.learning_rate, or use clip_norm and warm_up_steps")
+            raise DataError(
+                f"step {self.step}: the loss is {float(total.detach())}; lower training.learning_rate, or use clip_norm and warm_up_steps"
+            )
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
         if self.training.clip_norm:
