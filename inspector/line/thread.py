@@ -78,8 +78,10 @@ class LineThread:
         self._put(proposal)
 
     def blind(self, blind: Blind) -> None:
-        """Publish a blind interval; ``blind.stream`` names the camera. With ``to_ns`` None it goes on until one with
-        the same ``from_ns`` ends it."""
+        """Publish a blind interval; ``blind.stream`` names the camera.
+
+        With ``to_ns`` None it goes on until one with the same ``from_ns`` ends it.
+        """
         self._put(blind)
 
     def event(self, event: Event) -> None:

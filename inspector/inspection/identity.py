@@ -1,0 +1,292 @@
+"""Which part a frame shows: the identity rules of one camera (docs/decisions/0003-identity-of-parts.md).
+
+Pure: records in; views, events and blind intervals out. Where the camera latches its trigger counter with each frame, that number is the
+truth and the frame id only a cross-check; otherwise the frame id, unwrapped, and the exposure time identify a frame. Every trigger and frame that
+the camera tells of ends in exactly one view, or lies in a blind interval.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from inspector.contract.records import Blind, Event, EventLevel, Reason
+from inspector.inspection.counters import FrameIds, Lost, Memory, Owed
+from inspector.inspection.views import ViewMaker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from inspector.config.station import IdentityRules
+    from inspector.contract.channel import FrameRecord, StatusRecord
+    from inspector.contract.records import View
+    from inspector.inspection.clock import ClockMap
+
+
+@dataclass(slots=True)
+class Seen:
+    """What a record, or the passing of time, has shown."""
+
+    view: View | None = None
+    """The frame's own view; None: it opens none (a duplicate, or evidence for a part that is closed)."""
+    lost: list[View] = field(default_factory=list)
+    """Views without an image, UNINSPECTED from the start; they come before ``view``."""
+    events: list[Event] = field(default_factory=list)
+    blinds: list[Blind] = field(default_factory=list)
+
+
+class FrameTracker:
+    """Turns one camera's records into views. Used by one thread."""
+
+    def __init__(self, camera: str, rules: IdentityRules, deadline_ns: int, tickets: Iterator[int], clock: ClockMap) -> None:
+        """``deadline_ns``: the product's; a counted trigger without a frame is given up after it. ``tickets`` are unique in this boot."""
+        self._camera, self._rules, self._patience_ns, self._clock = camera, rules, deadline_ns, clock
+        self._views = ViewMaker(camera, rules.part_id, deadline_ns, tickets)
+        self._ids = FrameIds(rules.frame_id_bits, rules.frame_id_first_after_wrap)
+        self._memory = Memory()
+        self._owed = Owed()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._memory.clear()
+        self._owed.clear()
+        self._latched = False
+        self._number: int | None = None
+        """Highest number accounted for: trigger counter, or frame id unwrapped."""
+        self._count: int | None = None
+        """Triggers accounted for, in the camera's count; None: it tells none."""
+        self._base: int | None = None
+        """The camera's count when it first told it, and when: what came before is blind."""
+        self._base_ns = 0
+        self._counted: int | None = None
+        self._counted_ns: int | None = None
+        self._frame_id: int | None = None
+        self._frame_no = 0
+        self._camera_ns = 0
+        self._exposure_ns: int | None = None
+        self._ahead = 0
+        """Frames given up whose numbers are not known; the next gap takes them."""
+        self._ahead_until_ns = 0
+
+    def restart(self) -> None:
+        """A new incarnation of the camera process: numbers and camera clock may begin anew; what was not seen is blind."""
+        self._forget()
+        self._clock.restart()
+
+    @property
+    def seen_until_ns(self) -> int | None:
+        """Up to when everything that the camera saw is accounted for (after ``end``); None: it saw nothing yet."""
+        known = [at_ns for at_ns in (self._exposure_ns, self._counted_ns) if at_ns is not None]
+        return max(known) if known else None
+
+    def due_ns(self) -> int | None:
+        """When ``expire`` has something to give up; None: nothing is owed."""
+        if self._count is not None:
+            self._owed.reached(self._count)
+        return self._owed.due_ns(self._patience_ns)
+
+    def unsent(self, frames: int, at_ns: int) -> None:
+        """The camera process could not send that many records (it counted them in the ring)."""
+        self._owed.add(overrun=frames, at_ns=at_ns)
+
+    def frame(self, record: FrameRecord, now_ns: int, reason: Reason | None = None) -> Seen:
+        """Identify a frame; ``reason``: why its image cannot be inspected."""
+        seen = Seen()
+        exposure_ns = self._clock.to_host(record.camera_ns, record.received_ns)
+        self._owed.add(incomplete=record.incomplete_before, at_ns=record.received_ns)
+        latched = record.trigger_counter is not None
+        if latched and (not self._latched or self._number is None):
+            self._latched = True
+            self._number = self._count  # from the count in the status records on, if there was one
+        elif self._latched and not latched:
+            self._tell(seen, "no_trigger_counter", EventLevel.WARNING, f"frame {record.frame_id} came without its trigger counter", now_ns)
+        id_step = None if self._frame_id is None else self._ids.step(self._frame_id, record.frame_id)
+        step = self._step(record, id_step)
+        number = self._first_number(record) if step is None or self._number is None else self._number + step
+        own = True
+        if step is None:
+            self._begin(seen, record, number, exposure_ns, now_ns)
+        elif step > 0:
+            own = self._forward(seen, record, number, exposure_ns, now_ns)
+            if latched and id_step is not None and id_step != step:
+                detail = f"frame id {self._frame_id} -> {record.frame_id}, but trigger {number - step} -> {number}"
+                self._tell(seen, "frame_id_mismatch", EventLevel.WARNING, detail, now_ns)
+        else:
+            own = self._not_forward(seen, record, number, exposure_ns, now_ns)
+        if own:
+            seen.view = self._own_view(record, id_step, exposure_ns, now_ns, reason, repeated=latched and step == 0)
+        return seen
+
+    def status(self, record: StatusRecord) -> Seen:
+        """Note the camera's own account of triggers and damaged frames."""
+        seen = Seen()
+        self._owed.add(incomplete=record.incomplete_before, at_ns=record.at_ns)
+        if record.triggers is None:
+            return seen
+        if self._counted is not None and record.triggers < self._counted:
+            detail = f"the camera's count of triggers went back from {self._counted} to {record.triggers}"
+            self._reset(seen, "trigger_counter_reset", detail, record.at_ns, record.at_ns)
+        if self._count is None:
+            self._count = record.triggers
+            self._base, self._base_ns = record.triggers, record.at_ns
+        self._counted, self._counted_ns = record.triggers, record.at_ns
+        if record.triggers > self._count:
+            self._owed.mark(record.triggers, record.at_ns)
+        return seen
+
+    def expire(self, now_ns: int) -> Seen:
+        """Give up what was counted and has given no frame within the deadline."""
+        seen = Seen()
+        lost, known_ns = self._owed.take_due(now_ns, self._patience_ns, self._count)
+        if lost > 0:
+            self._lose_tail(seen, lost, known_ns, now_ns, Reason.NO_FRAME)
+        return seen
+
+    def end(self, now_ns: int) -> Seen:
+        """The camera is gone: what was counted and has given no frame is lost with it."""
+        seen = Seen()
+        far_ns = now_ns + (1 << 62)
+        lost, known_ns = self._owed.take_due(far_ns, self._patience_ns, self._count)
+        if lost > 0:
+            self._lose_tail(seen, lost, known_ns, now_ns, Reason.CAMERA_LOST)
+        self._owed.clear()
+        return seen
+
+    # Inside.
+
+    def _first_number(self, record: FrameRecord) -> int:
+        return record.frame_id if record.trigger_counter is None else record.trigger_counter
+
+    def _step(self, record: FrameRecord, id_step: int | None) -> int | None:
+        if self._number is None:
+            return None
+        if record.trigger_counter is not None:
+            return record.trigger_counter - self._number
+        # A latching camera that left the counter out: the frame id tells how far it is from the last frame.
+        return max(1, id_step or 1) if self._latched else id_step
+
+    def _begin(self, seen: Seen, record: FrameRecord, number: int, exposure_ns: int, now_ns: int) -> None:
+        """The first frame: nothing is known of what came before it but the damaged frames."""
+        damaged = self._owed.incomplete
+        if damaged:
+            self._open_lost(seen, [number - damaged + i for i in range(damaged)], exposure_ns, now_ns)
+        if self._count is not None and not self._latched and exposure_ns > self._base_ns:
+            self._count += damaged
+        self._advance(record, number, exposure_ns)
+
+    def _forward(self, seen: Seen, record: FrameRecord, number: int, exposure_ns: int, now_ns: int) -> bool:
+        assert self._number is not None
+        gap = number - self._number - 1
+        known = 0 if self._latched else min(self._ahead, gap)
+        late = not self._latched and self._ahead > gap and exposure_ns <= self._ahead_until_ns
+        numbers = list(range(self._number + 1 + known, number)) if gap - known <= self._rules.max_gap else []
+        if late:
+            self._tell(seen, "late_frame", EventLevel.WARNING, f"frame {record.frame_id} came after its part was given up", now_ns)
+            self._ahead -= gap + 1
+            self._memory.saw(number, record.camera_ns)
+            self._number, self._frame_id = number, record.frame_id
+            return False
+        self._ahead = 0
+        if gap - known > self._rules.max_gap:
+            cause = f"{gap - known} frames are missing before frame {record.frame_id}, more than max_gap"
+            self._go_blind(seen, cause, exposure_ns, now_ns)
+            self._owed.reasons(gap - known)
+        elif numbers:
+            self._open_lost(seen, numbers, exposure_ns, now_ns)
+        if gap:
+            self._memory.lose(Lost(self._number + 1, number - 1, self._camera_ns, record.camera_ns, exposure_ns))
+        dropped = self._owed.forgive_incomplete()
+        if dropped:
+            detail = f"{dropped} damaged frames before frame {record.frame_id}, but the numbers show no gap for them"
+            self._tell(seen, "incomplete_unplaced", EventLevel.WARNING, detail, now_ns)
+        if self._count is not None and not self._latched:
+            self._count += gap - known
+        self._advance(record, number, exposure_ns)
+        return True
+
+    def _not_forward(self, seen: Seen, record: FrameRecord, number: int, exposure_ns: int, now_ns: int) -> bool:
+        """A number that was there before: a duplicate, a late frame, a repeated number, or a reset. True: it is a part of its own."""
+        camera_ns = record.camera_ns
+        same_frame = self._latched and camera_ns == 0 and record.frame_id == self._frame_id
+        if same_frame or (camera_ns and self._memory.camera_ns(number) == camera_ns):
+            self._tell(seen, "duplicate_frame", EventLevel.WARNING, f"frame {record.frame_id} was delivered twice", now_ns)
+            return False
+        if self._memory.was_lost(number, camera_ns, exposure_ns):
+            self._tell(seen, "late_frame", EventLevel.WARNING, f"frame {record.frame_id} came after its part was given up", now_ns)
+            self._memory.saw(number, camera_ns)
+            return False
+        before_base = self._latched and self._base is not None and number <= self._base
+        if before_base and exposure_ns <= self._base_ns + self._patience_ns and self._memory.camera_ns(number) is None:
+            self._memory.saw(number, camera_ns)  # triggered before the first status, delivered after it
+            self._camera_ns, self._exposure_ns, self._frame_id = camera_ns, exposure_ns, record.frame_id
+            return True
+        if number == self._number and self._memory.camera_ns(number) is not None and camera_ns >= self._camera_ns:
+            self._tell(seen, "repeated_number", EventLevel.WARNING, f"a new exposure came with the old number {number}", now_ns)
+            if not self._latched and self._count is not None:
+                self._ahead, self._ahead_until_ns = 1, 0  # it most likely stands in the place of the next id: the count will tell
+            self._advance(record, number, exposure_ns)
+            return True
+        detail = f"numbers began anew: {self._number} was followed by {number}"
+        self._reset(seen, "frame_number_reset", detail, exposure_ns, now_ns)
+        self._advance(record, number, exposure_ns)
+        return True
+
+    def _reset(self, seen: Seen, name: str, detail: str, until_ns: int, now_ns: int) -> None:
+        self._tell(seen, name, EventLevel.WARNING, detail, now_ns)
+        self._go_blind(seen, detail, until_ns, now_ns)
+        latched, exposure_ns, frame_id, frame_no, camera_ns = self._latched, self._exposure_ns, self._frame_id, self._frame_no, self._camera_ns
+        self._forget()
+        self._latched, self._exposure_ns, self._frame_id, self._frame_no, self._camera_ns = latched, exposure_ns, frame_id, frame_no, camera_ns
+
+    def _advance(self, record: FrameRecord, number: int, exposure_ns: int) -> None:
+        if self._latched:
+            self._count = number if self._count is None else max(self._count, number)
+            self._number = self._count
+        else:
+            self._number = number
+            if self._count is not None and exposure_ns > self._base_ns:
+                self._count += 1
+        self._camera_ns, self._exposure_ns = record.camera_ns, exposure_ns
+        self._memory.saw(number, record.camera_ns)
+
+    def _lose_tail(self, seen: Seen, lost: int, known_ns: int, now_ns: int, rest: Reason) -> None:
+        """Give up ``lost`` frames after the last one."""
+        start = None
+        if self._latched or self._frame_id is None:
+            start = self._number if self._latched and self._number is not None else self._count
+        if lost > self._rules.max_gap:
+            self._go_blind(seen, f"{lost} triggers gave no frame, more than max_gap", known_ns, now_ns)
+            self._owed.reasons(lost)
+        else:
+            numbers: list[int | None] = [None if start is None else start + 1 + i for i in range(lost)]
+            self._open_lost(seen, numbers, known_ns, now_ns, rest, counted=start is not None)
+        if start is not None:
+            self._memory.lose(Lost(start + 1, start + lost, self._camera_ns, 0, known_ns + self._patience_ns))
+        if self._latched:
+            self._number = None if start is None else start + lost
+        else:
+            self._ahead += lost
+            self._ahead_until_ns = known_ns + self._patience_ns // 2
+        if self._count is not None:
+            self._count += lost
+
+    def _open_lost(
+        self, seen: Seen, numbers: Sequence[int | None], until_ns: int, now_ns: int, rest: Reason = Reason.NO_FRAME, *, counted: bool = False
+    ) -> None:
+        """Open views without an image; numbers are the camera's count of triggers if it is ``counted`` or latched."""
+        triggers = numbers if counted or self._latched else [None] * len(numbers)
+        since_ns = self._exposure_ns if self._exposure_ns is not None else until_ns
+        seen.lost += self._views.lost(triggers, self._owed.reasons(len(triggers), rest), (since_ns, until_ns), now_ns)
+
+    def _own_view(self, record: FrameRecord, id_step: int | None, exposure_ns: int, now_ns: int, reason: Reason | None, *, repeated: bool) -> View:
+        self._frame_no = record.frame_id if id_step is None else self._frame_no + (id_step if id_step > 0 else 1)
+        self._frame_id = record.frame_id
+        return self._views.own(record, self._frame_no, exposure_ns, now_ns, reason, repeated=repeated)
+
+    def _go_blind(self, seen: Seen, cause: str, until_ns: int, now_ns: int) -> None:
+        since_ns = self._exposure_ns if self._exposure_ns is not None else self._base_ns or until_ns
+        seen.blinds.append(Blind(self._camera, min(since_ns, until_ns), until_ns, cause))
+        self._tell(seen, "gap", EventLevel.ERROR, cause, now_ns)
+
+    def _tell(self, seen: Seen, name: str, level: EventLevel, detail: str, now_ns: int) -> None:
+        seen.events.append(Event(name, level, detail, now_ns, self._camera))

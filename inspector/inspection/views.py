@@ -1,0 +1,66 @@
+"""Makes the views of one camera."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from inspector.contract.records import View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from inspector.contract.channel import FrameRecord
+    from inspector.contract.records import Reason
+
+
+class ViewMaker:
+    """Gives each view its ticket, part id and deadline."""
+
+    def __init__(self, camera: str, part_id: Literal["trigger_counter", "encoder", "frame"], deadline_ns: int, tickets: Iterator[int]) -> None:
+        """``part_id``: what the line knows a part by; ``deadline_ns``: exposure to deadline."""
+        self._camera, self._rule, self._deadline_ns, self._tickets = camera, part_id, deadline_ns, tickets
+
+    def lost(self, triggers: Sequence[int | None], reasons: Sequence[Reason], between_ns: tuple[int, int], now_ns: int) -> list[View]:
+        """Views without an image, one per reason, their exposures spread evenly between two times on the host's clock."""
+        since_ns, until_ns = min(between_ns), between_ns[1]
+        views = []
+        for index, (trigger, reason) in enumerate(zip(triggers, reasons, strict=True)):
+            exposure_ns = since_ns + (until_ns - since_ns) * (index + 1) // (len(reasons) + 1)
+            views.append(
+                View(
+                    ticket=next(self._tickets),
+                    camera=self._camera,
+                    part_id=str(trigger) if self._rule == "trigger_counter" and trigger is not None else None,
+                    frame_id=None,
+                    frame_no=None,
+                    encoder=None,
+                    trigger_counter=trigger,
+                    exposure_ns=exposure_ns,
+                    opened_ns=now_ns,
+                    deadline_ns=exposure_ns + self._deadline_ns,
+                    reason=reason,
+                ),
+            )
+        return views
+
+    def own(self, record: FrameRecord, frame_no: int, exposure_ns: int, now_ns: int, reason: Reason | None, *, repeated: bool) -> View:
+        """The view of a frame; ``repeated``: a second exposure of one trigger, whose id has its verdict already."""
+        part_id: str | None = None
+        if self._rule == "encoder" and record.encoder is not None:
+            part_id = str(record.encoder)
+        elif self._rule == "trigger_counter" and record.trigger_counter is not None and not repeated:
+            part_id = str(record.trigger_counter)
+        return View(
+            ticket=next(self._tickets),
+            camera=self._camera,
+            part_id=part_id,
+            frame_id=record.frame_id,
+            frame_no=frame_no,
+            encoder=record.encoder,
+            trigger_counter=record.trigger_counter,
+            exposure_ns=exposure_ns,
+            opened_ns=now_ns,
+            deadline_ns=exposure_ns + self._deadline_ns,
+            reason=reason,
+            transfer_ms=(record.received_ns - exposure_ns) / 1e6,
+        )
