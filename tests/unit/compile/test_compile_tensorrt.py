@@ -1,0 +1,74 @@
+"""Every recipe's real graph is parsed and built, with random weights; TensorRT-RTX needs no GPU for that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+
+from inspector.compile.export import OUTPUTS, export_onnx
+from inspector.compile.tensorrt_build import load_tensorrt, parse_and_build
+from inspector.config.recipe import Recipe, read_recipe
+from inspector.contract.errors import EngineError
+from inspector.models.multiscale import MultiscaleDetector
+
+ENGINES = Path(__file__).parents[3] / "engines"
+
+
+def compiled_recipes() -> list[Recipe]:
+    """All recipes that are compiled (RoI max pooling runs in torch only)."""
+    recipes = [read_recipe(path) for path in sorted(ENGINES.glob("*.toml"))]
+    return [recipe for recipe in recipes if recipe.network.pooling == "align"]
+
+
+@pytest.fixture(autouse=True)
+def _library() -> None:
+    try:
+        load_tensorrt()
+    except EngineError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("recipe", compiled_recipes(), ids=lambda recipe: recipe.name)
+def test_every_recipe_is_parsed_and_built(recipe: Recipe, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = MultiscaleDetector(recipe.network, recipe.input, len(recipe.classes))
+    export_onnx(model, recipe, tmp_path / "net.onnx")
+    report = parse_and_build(tmp_path / "net.onnx", precision="fp32")
+    (image,) = report.inputs
+    assert (image.name, image.dtype) == ("image", "uint8")
+    assert image.shape == (-1, recipe.input.channels, recipe.input.height_px, recipe.input.width_px)
+    assert [port.name for port in report.outputs] == list(OUTPUTS)
+    assert [port.dtype for port in report.outputs] == ["float", "float", "int32", "int32"]
+    assert report.plan_bytes > 0
+    assert report.layers > 100
+
+
+def small_graph(path: Path, operator: str) -> Path:
+    """A graph of one node."""
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node(operator, ["x"], ["y"], name="only")], "small", values[:1], values[1:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
+
+
+def test_a_plan_is_written_when_asked(tmp_path: Path) -> None:
+    report = parse_and_build(small_graph(tmp_path / "relu.onnx", "Relu"), precision="bf16", plan_path=tmp_path / "relu.plan")
+    assert (tmp_path / "relu.plan").stat().st_size == report.plan_bytes
+    assert report.inputs[0].shape == (-1, 4)
+
+
+def test_parser_errors_name_the_node(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match=r"cannot parse the graph.*NoSuchThing"):
+        parse_and_build(small_graph(tmp_path / "odd.onnx", "NoSuchThing"), precision="fp32")
+
+
+def test_files_that_are_no_graphs_are_told(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="no such file"):
+        parse_and_build(tmp_path / "none.onnx", precision="fp32")
+    (tmp_path / "text.onnx").write_bytes(b"this is no graph at all")
+    with pytest.raises(EngineError, match="cannot parse"):
+        parse_and_build(tmp_path / "text.onnx", precision="fp32")
