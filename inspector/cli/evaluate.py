@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,6 +13,8 @@ import typer
 from inspector.contract.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from inspector.config.recipe import Recipe
     from inspector.training.detect import Detector
 
@@ -20,13 +23,14 @@ def evaluate(
     recipe: Annotated[Path, typer.Argument(help="The engine recipe (TOML) the weights were trained with.", show_default=False)],
     data: Annotated[Path, typer.Option(help="Labelled pictures: a COCO json file or a Pascal VOC folder.", show_default=False)],
     weights: Annotated[Path | None, typer.Option(help="Trained weights. Default: runs/NAME/weights.safetensors.", show_default=False)] = None,
+    engine: Annotated[Path | None, typer.Option(help="A compiled engine (its manifest) instead of weights.", show_default=False)] = None,
     images: Annotated[Path | None, typer.Option(help="Folder of the pictures, if not beside the labels.", show_default=False)] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the report. Default: beside the weights.", show_default=False)] = None,
-    precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="Of trunk and head.")] = "fp32",
+    out: Annotated[Path | None, typer.Option(help="Folder for the report. Default: beside the weights or the engine.", show_default=False)] = None,
+    precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="Of trunk and head; a compiled engine has its own.")] = "fp32",
     threads: Annotated[int, typer.Option(help="CPU threads; 0: all cores.", min=0)] = 0,
     every: Annotated[int, typer.Option(help="Use every n-th picture only, for a quick look.", min=1)] = 1,
 ) -> None:
-    """Evaluate trained weights: COCO mAP, AP at IoU 0.5, and a table by class.
+    """Evaluate trained weights, or a compiled engine: COCO mAP, AP at IoU 0.5, and a table by class.
 
     Prints the table and writes evaluation-DATA.json, .md and .png (precision over recall).
     """
@@ -42,16 +46,19 @@ def evaluate(
     from inspector.training.report import as_json, as_markdown, as_table
 
     chosen = read_recipe(recipe)
-    source = weights if weights is not None else Path("runs") / chosen.name / "weights.safetensors"
+    if engine is not None and weights is not None:
+        raise typer.BadParameter("name --weights or --engine, not both")
+    source = engine or weights or Path("runs") / chosen.name / "weights.safetensors"
     if threads:
         torch.set_num_threads(threads)
     dataset = read_dataset(data, chosen.classes, images=images, colour=chosen.input.channels == 3).every(every)
-    detector = _trained(chosen, source, precision)
-    began = time.perf_counter()
-    found = list(track(detect_all(detector, dataset.images()), description="Detecting", total=len(dataset)))
-    image_ms = (time.perf_counter() - began) / len(dataset) * 1e3
     if not any((~picture.ignored).any() for picture in dataset.pictures):
         raise DataError(f"{data}: has no labels to evaluate against")
+    with ExitStack() as stack:
+        detector = _trained(chosen, source, precision) if engine is None else stack.enter_context(_compiled(chosen, source))
+        began = time.perf_counter()
+        found = list(track(detect_all(detector, dataset.images()), description="Detecting", total=len(dataset)))
+        image_ms = (time.perf_counter() - began) / len(dataset) * 1e3
     result = evaluate_detections(dataset, found)
     title = f"{chosen.name} on {data.name}"
     console = Console()
@@ -59,9 +66,10 @@ def evaluate(
     console.print(
         f"mAP@0.5 {result.map50:.3f}, mAP@0.75 {result.map75:.3f}, COCO mAP {result.map:.3f}; {image_ms:.0f} ms per picture", highlight=False
     )
-    folder = out if out is not None else source.parent
+    folder = out or (source if source.is_dir() else source.parent)
     stem = folder / f"evaluation-{data.stem}"
-    about = {"recipe": chosen.name, "weights": str(source), "data": str(data), "precision": precision, "image_ms": image_ms}
+    kind = {"weights": str(source), "precision": precision} if engine is None else {"engine": str(source)}
+    about = {"recipe": chosen.name, **kind, "data": str(data), "image_ms": image_ms}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         stem.with_suffix(".json").write_text(json.dumps(as_json(result, **about), indent=1) + "\n", encoding="utf-8")
@@ -70,6 +78,23 @@ def evaluate(
         raise DataError(f"{folder}: cannot be written: {error.strerror}") from None
     draw_precision_recall(result, stem.with_suffix(".png"))
     console.print(f"report: {stem}.json, .md, .png", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _compiled(recipe: Recipe, engine: Path) -> Iterator[Detector]:
+    """The detector of a compiled engine.
+
+    Raises:
+        EngineError: the engine cannot be opened.
+        DataError: it is of other classes.
+    """
+    from inspector.engine.opening import engine_detect
+    from inspector.training.detect import one_by_one
+
+    with engine_detect(engine) as detect:
+        if detect.classes != recipe.classes:
+            raise DataError(f"{engine}: was made for the classes {', '.join(detect.classes)}, the recipe names {', '.join(recipe.classes)}")
+        yield one_by_one(detect)
 
 
 def _trained(recipe: Recipe, weights: Path, precision: Literal["fp32", "bf16"]) -> Detector:

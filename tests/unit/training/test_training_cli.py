@@ -15,7 +15,10 @@ from typer.testing import CliRunner
 from inspector.cli.evaluate import evaluate
 from inspector.cli.train import train
 from inspector.config.recipe import Recipe
-from inspector.contract.errors import ConfigError, DataError, ExitCode, InspectorError
+from inspector.contract.errors import ConfigError, DataError, EngineError, ExitCode, InspectorError
+from inspector.engine import opening
+from inspector.engine.manifest import encode_manifest
+from inspector.engine.null import NullEngine, null_manifest
 
 
 def app() -> typer.Typer:
@@ -109,6 +112,28 @@ def test_pictures_without_any_label_cannot_be_evaluated(recipe_file: Path, recta
     rectangles.write_text(json.dumps({**content, "annotations": []}))
     with pytest.raises(DataError, match="no labels"):
         call("evaluate", recipe_file, "--data", rectangles, "--weights", tmp_path / "run" / "weights.safetensors")
+
+
+def test_a_compiled_engine_is_evaluated_by_the_same_code(
+    recipe_file: Path, make_recipe: Any, rectangles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = tmp_path / "tiny.engine.json"
+    manifest.write_bytes(encode_manifest(null_manifest(make_recipe())))
+    with pytest.raises(EngineError, match="computes nothing"):
+        call("evaluate", recipe_file, "--data", rectangles, "--engine", manifest)
+    monkeypatch.setattr(opening, "open_engine", lambda path: NullEngine(make_recipe()))
+    call("evaluate", recipe_file, "--data", rectangles, "--engine", manifest)
+    content = json.loads((tmp_path / "evaluation-labels.json").read_text())
+    assert content["engine"] == str(manifest)
+    assert content["map50"] == 0.0
+    turned = as_toml(make_recipe().model_copy(update={"classes": ("dark", "light")}), tmp_path / "turned.toml")
+    with pytest.raises(DataError, match="was made for the classes light, dark"):
+        call("evaluate", turned, "--data", rectangles, "--engine", manifest)
+
+
+def test_weights_and_an_engine_together_are_a_usage_error(recipe_file: Path, rectangles: Path, tmp_path: Path) -> None:
+    arguments = ["evaluate", recipe_file, "--data", rectangles, "--engine", tmp_path / "a", "--weights", tmp_path / "b"]
+    assert CliRunner().invoke(app(), [str(argument) for argument in arguments]).exit_code == ExitCode.USAGE
 
 
 def test_ctrl_c_keeps_a_checkpoint_and_says_how_to_go_on(make_recipe: Any, rectangles: Path, tmp_path: Path) -> None:
