@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inspector.camera.folder import FolderCamera
 from inspector.camera.simulator import simulator_path
-from inspector.camera.simulator.feed import read_folder, write_feed
 from inspector.contract.errors import CameraError, DataError
 
 if TYPE_CHECKING:
@@ -37,9 +36,11 @@ def build_camera(config: CameraConfig) -> Camera:
     Raises:
         CameraError: it cannot be made here.
     """
+    # Each camera loads only what it needs: the station is blind while this process starts again.
     if config.kind == "folder" and config.images is not None:
+        from inspector.camera.folder import FolderCamera  # noqa: PLC0415
+
         return FolderCamera(config, config.images)
-    # harvesters is loaded only where it is needed: it takes half a second.
     from inspector.camera.genicam import GenicamCamera  # noqa: PLC0415
 
     if config.kind == "genicam" and config.producer is not None:
@@ -47,23 +48,26 @@ def build_camera(config: CameraConfig) -> Camera:
     producer = simulator_path()
     if producer is None:
         raise CameraError(f"camera {config.name}: the simulator was not built (no C++ compiler); use kind = 'folder', or install g++ and reinstall")
-    _prepare_simulator(config)
-    serial = f"SIM{simulator_index(config)}"
-    return GenicamCamera(config.model_copy(update={"serial": serial}), producer)
-
-
-def _prepare_simulator(config: CameraConfig) -> None:
     index = simulator_index(config)
-    os.environ["INSPECTOR_SIM_CAMERAS"] = str(max(index + 1, int(os.environ.get("INSPECTOR_SIM_CAMERAS", "1"))))
-    if config.images is None:
-        return
-    feed = config.images
-    if feed.is_dir():
-        # In anonymous memory that lives as long as this process: nothing to clean up after a kill.
-        descriptor = os.memfd_create("inspector-feed")
-        feed = Path(f"/proc/self/fd/{descriptor}")
-        try:
-            write_feed(feed, read_folder(config.images))
-        except DataError as error:
-            raise CameraError(f"camera {config.name}: {error}") from error
-    os.environ[f"INSPECTOR_SIM_FEED_{index}"] = str(feed)
+    os.environ["INSPECTOR_SIM_CAMERAS"] = str(max(index + 1, int(os.environ.get("INSPECTOR_SIM_CAMERAS") or 1)))
+    resources = contextlib.ExitStack()
+    if config.images is not None:
+        os.environ[f"INSPECTOR_SIM_FEED_{index}"] = str(_feed(config, config.images, resources))
+    return GenicamCamera(config.model_copy(update={"serial": f"SIM{index}"}), producer, resources)
+
+
+def _feed(config: CameraConfig, images: Path, resources: contextlib.ExitStack) -> Path:
+    """A feed file of ``images``; of a folder in anonymous memory that ``resources`` own: nothing to clean up after a kill."""
+    if not images.is_dir():
+        return images
+    from inspector.camera.simulator.feed import read_folder, write_feed  # noqa: PLC0415
+
+    descriptor = os.memfd_create("inspector-feed")
+    resources.callback(os.close, descriptor)
+    feed = Path(f"/proc/self/fd/{descriptor}")
+    try:
+        write_feed(feed, read_folder(images))
+    except DataError as error:
+        resources.close()
+        raise CameraError(f"camera {config.name}: {error}") from error
+    return feed

@@ -58,11 +58,12 @@ class _Remember(logging.Handler):
 
 
 class GenicamCamera:
-    """One camera behind a GenTL producer (.cti)."""
+    """One camera behind a GenTL producer (.cti). ``resources`` are closed with it."""
 
-    def __init__(self, config: CameraConfig, producer: Path) -> None:
+    def __init__(self, config: CameraConfig, producer: Path, resources: contextlib.ExitStack | None = None) -> None:
         self._config = config
         self._producer = producer
+        self._resources = resources
         self._name = f"camera {config.name}"
         self._remember = _Remember()
         self._harvester: Any = None
@@ -260,6 +261,8 @@ class GenicamCamera:
         for step in ([acquirer.stop, acquirer.destroy, acquirer.destroy] if acquirer else []) + ([harvester.reset] if harvester else []):
             with contextlib.suppress(*_ERRORS, AttributeError):
                 step()
+        if self._resources is not None:
+            self._resources.close()
 
     def _lost(self, error: Exception) -> CameraError:
         return CameraError(f"{self._name} is lost: {said(error)}")

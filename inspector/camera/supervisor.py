@@ -20,7 +20,7 @@ import msgspec
 from inspector.camera.blindness import Blindness
 from inspector.camera.process import CameraExit, Start
 from inspector.camera.pulse import Pulse
-from inspector.contract.channel import CameraCommand, CameraState, StopCommand, encode
+from inspector.contract.channel import MAX_MESSAGE_BYTES, CameraCommand, CameraState, StopCommand, encode
 from inspector.contract.records import Blind, Event, EventLevel
 
 if TYPE_CHECKING:
@@ -42,9 +42,22 @@ class Incarnation:
     def __init__(self, generation: int, channel: socket.socket) -> None:
         self.generation = generation
         self.channel = channel
-        """SOCK_SEQPACKET, messages of ``inspector.contract.channel``; an empty one: the process is gone. The intake's to close."""
+        """SOCK_SEQPACKET, messages of ``inspector.contract.channel``; the intake's to close. Read it by ``receive``."""
         self._drained = threading.Event()
         self._held: set[int] = set()
+
+    def receive(self) -> bytes:
+        """The next message; empty: the process is gone and all it said was read.
+
+        A process that died with commands unread resets the connection: that is reported once, before what it still has to say.
+
+        Raises:
+            BlockingIOError: nothing is there, and the channel was made non-blocking.
+        """
+        try:
+            return self.channel.recv(MAX_MESSAGE_BYTES)
+        except ConnectionResetError:
+            return self.channel.recv(MAX_MESSAGE_BYTES)
 
     def drained(self, held: set[int]) -> None:
         """The intake has read the socket to its end and closed it; of the ring's filled slots it and the inspection hold ``held``."""
