@@ -194,3 +194,14 @@ def test_every_second_picture_keeps_pictures_and_cache_together(rectangles: Path
     half = whole.every(2)
     assert [picture.path for picture in half.pictures] == [whole.pictures[0].path, whole.pictures[2].path]
     np.testing.assert_array_equal(half.image(1), whole.image(2))
+
+
+@pytest.mark.data
+def test_the_real_labels_read_without_a_problem() -> None:
+    data = Path(__file__).resolve().parents[4] / "shared" / "data"
+    steel = ("crazing", "inclusion", "patches", "pitted_surface", "rolled-in_scale", "scratches")
+    dataset = read_dataset(data / "neu-det" / "val.json", steel)
+    assert len(dataset) == 660
+    assert sum(len(picture.boxes) for picture in dataset.pictures) == 1517
+    sheet = ("zhen_kong", "ca_shang", "zang_wu", "zhe_zhou")
+    assert len(read_dataset(data / "alu-sheet-100" / "alu_sheet_coco.json", sheet)) == 100
