@@ -82,6 +82,8 @@ class Parity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_box_difference_px: float
     """Largest difference of a coordinate of matched pairs, in pixels of the network's input."""
     p99_box_difference_px: float
+    trunk_relative_error: float | None = None
+    """Largest error of the trunk's logits in the engine's precision, as a share of the largest; only when proven by tensors."""
 
 
 class Latency(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import openvino as ov
+from openvino import passes
 
 from inspector.contract.errors import EngineError
 from inspector.engine.base import check_outputs
@@ -151,32 +152,43 @@ def _compile(manifest: Manifest, onnx: Path, taps: Sequence[str]) -> tuple[list[
     core = ov.Core()
     model = core.read_model(onnx)
     model.reshape({manifest.input.name: list(manifest.input.shape)})
+    folding = passes.Manager()
+    folding.register_pass(passes.ConstantFolding())
+    folding.run_passes(model)  # else what is computed from constants alone would be claimed, and rounded, by the first stage that reads it
     wanted = [*(spec.name for spec in manifest.outputs), *taps]
-    models = cut(model, [stage.outputs for stage in manifest.stages], wanted)
+    pieces = cut(model, [stage.outputs for stage in manifest.stages], wanted)
     parts: list[_Part] = []
     tensors: dict[str, ov.Tensor] = {}
-    for stage, piece in zip(manifest.stages, models, strict=True):
+    for stage, piece in zip(manifest.stages, pieces, strict=True):
         settings = {
             "INFERENCE_PRECISION_HINT": ov.Type.bf16 if stage.precision == "bf16" else ov.Type.f32,
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
             "INFERENCE_NUM_THREADS": available_threads(manifest.threads),
         }
-        compiled = core.compile_model(piece, "CPU", settings)
+        compiled = core.compile_model(piece.model, "CPU", settings)
         request = compiled.create_infer_request()
-        for port in compiled.outputs:
-            tensor = ov.Tensor(port.get_element_type(), port.shape)
-            request.set_tensor(port, tensor)
-            tensors.update(dict.fromkeys(port.get_names(), tensor))  # a tensor may have several names
-        for port in compiled.inputs:
-            name = port.get_any_name()
+        # By position: compiling may take names away.
+        for name, port in zip(piece.outputs, compiled.outputs, strict=True):
+            tensors[name] = ov.Tensor(port.get_element_type(), port.shape)
+            request.set_tensor(port, tensors[name])
+        for name, port in zip(piece.inputs, compiled.inputs, strict=True):
             if name != manifest.input.name:
                 request.set_tensor(port, tensors[name])
         parts.append(_Part(stage, compiled, request))
     return parts, {name: tensors[name] for name in wanted}
 
 
-def cut(model: ov.Model, stages: Sequence[Sequence[str]], wanted: Sequence[str]) -> list[ov.Model]:
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One of a chain of models; names by the position of its inputs and outputs."""
+
+    model: ov.Model
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def cut(model: ov.Model, stages: Sequence[Sequence[str]], wanted: Sequence[str]) -> list[Piece]:
     """A model as a chain of models.
 
     A stage computes its named tensors and all that they need and no earlier stage has computed. What a later stage needs of an earlier one becomes an
@@ -188,7 +200,7 @@ def cut(model: ov.Model, stages: Sequence[Sequence[str]], wanted: Sequence[str])
         wanted: tensors that have to be outputs, of whichever stage computes them.
 
     Returns:
-        A model by stage.
+        A model by stage. A tensor that is wanted or named as a cut goes by that name.
 
     Raises:
         EngineError: a name is no tensor of the model.
@@ -200,6 +212,7 @@ def cut(model: ov.Model, stages: Sequence[Sequence[str]], wanted: Sequence[str])
         raise EngineError(
             f"the network has no tensor {missing[0]!r}: export it again with `inspector compile RECIPE.toml --weights FILE --out FOLDER`"
         )
+    known = {name for names in (wanted, *stages) for name in names}
     _drop_results(model)
     stage_of: dict[str, int] = {}
     for number, names in enumerate((*stages, wanted)):
@@ -212,7 +225,7 @@ def cut(model: ov.Model, stages: Sequence[Sequence[str]], wanted: Sequence[str])
         origin = source.get_node()
         here = stage_of[node.get_friendly_name()]
         there = stage_of.get(origin.get_friendly_name(), -1)
-        name = _name_of(source)
+        name = _name_of(source, known)
         if there == -1:
             starts[here][name] = origin  # the network's own input
         elif there != here and origin.get_type_name() != "Constant":
@@ -221,9 +234,9 @@ def cut(model: ov.Model, stages: Sequence[Sequence[str]], wanted: Sequence[str])
             ends[there].setdefault(name, ov.opset15.result(source))
             port.replace_source_output(starts[here][name].output(0))
     for name in wanted:
-        ends[stage_of[found[name].get_node().get_friendly_name()]].setdefault(_name_of(found[name]), ov.opset15.result(found[name]))
+        ends[stage_of[found[name].get_node().get_friendly_name()]].setdefault(name, ov.opset15.result(found[name]))
     return [
-        ov.Model(list(end.values()), list(start.values()), f"stage{number}") for number, (start, end) in enumerate(zip(starts, ends, strict=True))
+        Piece(ov.Model(list(end.values()), list(start.values()), "stage"), tuple(start), tuple(end)) for start, end in zip(starts, ends, strict=True)
     ]
 
 
@@ -246,19 +259,15 @@ def _claim(nodes: list[ov.Node], number: int, stage_of: dict[str, int]) -> None:
             waiting.extend(port.get_source_output().get_node() for port in node.inputs())
 
 
-def _name_of(source: ov.Output) -> str:
-    """One name of a tensor, always the same; a tensor without one is given its node's."""
+def _name_of(source: ov.Output, known: set[str]) -> str:
+    """One name of a tensor, always the same: a known one where it has one."""
     names = source.get_names()
-    if not names:
-        names = {f"{source.get_node().get_friendly_name()}:{source.get_index()}"}
-        source.add_names(names)
-    return str(min(names))
+    return str(min(names & known or names, default=f"{source.get_node().get_friendly_name()}:{source.get_index()}"))
 
 
 def _parameter(source: ov.Output, name: str) -> ov.Node:
     """A stage's input in place of ``source``."""
     parameter = ov.opset15.parameter(list(source.get_shape()), source.get_element_type())
-    parameter.output(0).add_names({name})
     parameter.set_friendly_name(name)
     return parameter
 
