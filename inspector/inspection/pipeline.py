@@ -1,22 +1,18 @@
-"""The inspection thread: images in their order, through validity, engine and rules, to proposals."""
+"""The inspection thread: validity, detector, rules, in the order of the images; at least two images under way."""
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
-
-import msgspec
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Protocol, cast
 
 from inspector.contract.errors import EngineError
-from inspector.contract.records import Outcome, Picture, Proposal, Reason, StageTimes, View
-from inspector.contract.ring import Ring
+from inspector.contract.records import Outcome, Proposal, Reason, StageTimes
 from inspector.engine.base import EngineLostError
-from inspector.inspection.rules import Rules
-from inspector.inspection.validity import ImageFormat, ValidityGate
+from inspector.engine.preprocess import from_pixel_format
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,211 +20,216 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from inspector.config.product import Product
+    from inspector.contract.records import Picture
     from inspector.engine.base import Ticket
-    from inspector.engine.detector import Detector
+    from inspector.engine.detector import Detections
+    from inspector.engine.preprocess import PixelFormat
+    from inspector.inspection.images import QueuedImage
+    from inspector.inspection.rules import DefectRules
+    from inspector.inspection.validity import ValidityGate
     from inspector.watchdog import StageStamp
 
-_IDLE_S = 0.01
-"""An idle loop looks round so often: its stamp is proof that it runs."""
+_IDLE_S = 0.02
+"""How long the thread waits for an image before it shows that it lives; well under any engine's budget."""
+
+
+class ImageDetector(Protocol):
+    """What the inspection needs of ``inspector.engine.detector.Detector``."""
+
+    @property
+    def in_flight(self) -> int:
+        """Images that may be submitted before the first is collected; at least 2."""
+
+    def submit(self, image: NDArray[np.uint8]) -> Ticket:
+        """Start an image: uint8 [H,W] or [H,W,3]. It is not changed until it is collected."""
+
+    def collect(self, ticket: Ticket) -> Detections:
+        """Wait for it."""
 
 
 class PictureSource(Protocol):
-    """Where pictures of rejected parts are copied to (the archive's pool)."""
+    """The archive's pool."""
 
     def take(self, camera: str, pixels: NDArray[np.uint8]) -> Picture | None:
-        """A copy of ``pixels``, or None when there is no room; counted there."""
+        """A copy in a free buffer; None: none is free."""
 
 
-class Line(Protocol):
-    """Who hears proposals (the line thread)."""
-
-    def propose(self, proposal: Proposal) -> None:
-        """Never blocks and never refuses."""
-
-
-class Job(msgspec.Struct, frozen=True, eq=False):
-    """An image to inspect. Its slot belongs to the inspection until it is released."""
-
-    view: View
-    ring: Ring
-    slot: int
-    size_bytes: int
-    stride_bytes: int
-    given: ImageFormat
-    opened: ImageFormat | None
-    received_ns: int
-    release: Callable[[], None]
-    """Gives the slot back; called exactly once."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Flight:
-    """An image that the engine works on."""
-
-    job: Job
-    image: NDArray[np.uint8]
+@dataclass(slots=True, eq=False)
+class _UnderWay:
+    image: QueuedImage
+    picture: NDArray[np.uint8]
     ticket: Ticket
     queue_ms: float
     validity_ms: float
+    convert_ms: float
 
 
 class Inspection:
-    """Takes jobs from any thread; proposes to the line. A job that it does not get to stays open: the line closes it.
+    """One thread around one detector. ``put``, ``pause`` and ``waiting`` may be called from any thread.
 
-    Args:
-        detector: the product's engine, warmed up; used by this thread alone from ``start`` to ``stop``.
-        product: thresholds and validity limits.
-        line: hears the proposals.
-        pictures: keeps a copy of rejected parts' images.
-        stamp: touched by progress alone: an image done, or a look at an empty queue.
-        on_failure: told of the error that ended the thread.
+    Every image that is put is released exactly once; its view is proposed for exactly once, unless its deadline had passed before its turn came:
+    the line thread closes such a view without being told.
     """
 
     def __init__(
         self,
-        detector: Detector,
-        product: Product,
-        line: Line,
-        pictures: PictureSource,
+        detector: ImageDetector,
+        gate: ValidityGate,
+        rules: DefectRules,
+        propose: Callable[[Proposal], None],
+        pictures: PictureSource | None,
         stamp: StageStamp,
         on_failure: Callable[[BaseException], None],
     ) -> None:
-        self._detector, self._line, self._pictures, self._stamp, self._on_failure = detector, line, pictures, stamp, on_failure
-        self._validity = product.validity
-        self._rules = Rules(product, detector.name)
-        self._gates: dict[str, ValidityGate] = {}
-        self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
-        self._flights: deque[_Flight] = deque()
-        self._stopping = threading.Event()
+        """``stamp`` is touched after each image and each idle turn; ``on_failure`` is called with the error that ended the thread."""
+        self._detector, self._gate, self._rules, self._propose, self._pictures = detector, gate, rules, propose, pictures
+        self._stamp, self._on_failure = stamp, on_failure
+        self._queue: SimpleQueue[QueuedImage | None] = SimpleQueue()
+        self._under_way: deque[_UnderWay] = deque()
         self._paused = threading.Event()
-        self._skipped = 0
+        self._leaving = Reason.SHUTDOWN
         self._thread = threading.Thread(target=self._run, name="inspection")
 
-    # Any thread.
+    def put(self, image: QueuedImage) -> None:
+        """Queue an image; never blocks, bounded by the ring's slots."""
+        self._queue.put(image)
 
-    def put(self, job: Job) -> None:
-        """Queue an image; the ring bounds how many there can be."""
-        self._jobs.put(job)
-
-    def pause(self) -> None:
-        """From now on parts are UNINSPECTED(paused)."""
-        self._paused.set()
-
-    def resume(self) -> None:
-        """Inspect again."""
-        self._paused.clear()
+    def pause(self, *, paused: bool) -> None:
+        """While paused, every part is UNINSPECTED(paused)."""
+        if paused:
+            self._paused.set()
+        else:
+            self._paused.clear()
 
     @property
-    def depth(self) -> int:
-        """Images that wait or are being inspected."""
-        return self._jobs.qsize() + len(self._flights)
+    def paused(self) -> bool:
+        """Whether parts are let by uninspected."""
+        return self._paused.is_set()
 
-    @property
-    def skipped(self) -> int:
-        """Images whose deadline had passed before their turn; the line has closed their parts as late."""
-        return self._skipped
+    def waiting(self) -> int:
+        """Images that wait for their turn."""
+        return self._queue.qsize()
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
 
     def stop(self, deadline_s: float) -> bool:
-        """End after the image at hand, give every slot back. True: the thread has ended."""
-        self._stopping.set()
+        """Finish what the engine has, give up what waits, end. Stop the intake first. True: it ended in time."""
+        self._queue.put(None)
         if self._thread.ident is not None:
             self._thread.join(deadline_s)
-        if self._thread.is_alive():
-            return False
-        while self._flights:
-            self._flights.popleft().job.release()
-        while (job := self._next(0)) is not None:
-            job.release()
-        return True
+        return not self._thread.is_alive()
 
     # The inspection thread.
 
     def _run(self) -> None:
         try:
-            while not self._stopping.is_set():
-                self._turn()
+            self._loop()
         except Exception as error:  # noqa: BLE001 - whatever it is, the daemon must know that nothing is inspected any more
-            while self._flights:
-                self._refuse(self._flights.popleft().job, Reason.ENGINE_ERROR, str(error))
+            self._leaving = Reason.ENGINE_ERROR
             self._on_failure(error)
+        finally:
+            self._give_up(self._leaving)
 
-    def _turn(self) -> None:
-        """Start the next image while the engine has room, else finish the oldest: preprocessing overlaps the engine's work."""
-        if len(self._flights) < self._detector.in_flight:
-            job = self._next(0 if self._flights else _IDLE_S)
-            if job is not None:
-                self._begin(job)
-            elif self._flights:
-                self._finish(self._flights.popleft())
-        else:
-            self._finish(self._flights.popleft())
-        self._stamp.touch()
-
-    def _next(self, wait_s: float) -> Job | None:
-        try:
-            return self._jobs.get(block=wait_s > 0, timeout=wait_s or None)
-        except queue.Empty:
-            return None
-
-    def _begin(self, job: Job) -> None:
-        begun_ns = time.monotonic_ns()
-        gate = self._gates.get(job.view.camera)
-        if gate is None:
-            gate = self._gates[job.view.camera] = ValidityGate(self._validity)
-        image, problem = gate.admit(job.ring.pixels(job.slot, job.size_bytes), job.given, job.stride_bytes, job.opened)
-        checked_ns = time.monotonic_ns()
-        queue_ms, validity_ms = (begun_ns - job.received_ns) / 1e6, (checked_ns - begun_ns) / 1e6
-        times = StageTimes(transfer_ms=job.view.transfer_ms, queue_ms=queue_ms, validity_ms=validity_ms)
-        if self._paused.is_set():
-            self._refuse(job, Reason.PAUSED, "the station is paused", times)
-        elif image is None:
-            self._refuse(job, Reason.IMAGE_INVALID, problem, times)
-        elif checked_ns >= job.view.deadline_ns:
-            self._skipped += 1
-            del image
-            job.release()
-        else:
+    def _loop(self) -> None:
+        while True:
+            full = len(self._under_way) >= self._detector.in_flight
+            if self._under_way and (full or self._queue.empty()):
+                self._collect(self._under_way.popleft())
+                self._stamp.touch()
+                continue
             try:
-                ticket = self._detector.submit(image)
-            except EngineLostError:
-                self._refuse(job, Reason.ENGINE_ERROR, "the engine failed for good", times)
-                raise
-            except EngineError as error:
-                self._refuse(job, Reason.ENGINE_ERROR, str(error), times)
-            else:
-                self._flights.append(_Flight(job, image, ticket, queue_ms, validity_ms))
+                image = self._queue.get(timeout=_IDLE_S)
+            except Empty:
+                self._stamp.touch()
+                continue
+            if image is None:
+                while self._under_way:
+                    self._collect(self._under_way.popleft())
+                return
+            self._begin(image)
 
-    def _finish(self, flight: _Flight) -> None:
-        job, view = flight.job, flight.job.view
-        try:
-            found = self._detector.collect(flight.ticket)
-        except EngineLostError:
-            self._refuse(job, Reason.ENGINE_ERROR, "the engine failed for good")
-            raise
-        except EngineError as error:
-            self._refuse(job, Reason.ENGINE_ERROR, str(error))
-            return
+    def _begin(self, image: QueuedImage) -> None:
+        """Validity, then to the engine. An image that does not get there is released here."""
+        view = image.view
         begun_ns = time.monotonic_ns()
-        outcome, defects = self._rules.judge(found, view.camera)
+        if begun_ns >= view.deadline_ns:
+            self._let_go(image)
+            return
+        queue_ms = (begun_ns - image.record.received_ns) / 1e6
+        if self._paused.is_set():
+            self._refuse(image, Reason.PAUSED, "the inspection is paused", StageTimes(queue_ms=queue_ms))
+            return
+        problem = self._gate.forms(image.record, image.opened)
+        try:
+            raw = image.raw()
+        except ValueError as error:
+            problem = problem or str(error)
+            self._refuse(image, Reason.IMAGE_INVALID, problem, StageTimes(queue_ms=queue_ms))
+            return
+        problem = problem or self._gate.check(view.camera, raw)
+        checked_ns = time.monotonic_ns()
+        validity_ms = (checked_ns - begun_ns) / 1e6
+        if problem:
+            del raw
+            self._refuse(image, Reason.IMAGE_INVALID, problem, StageTimes(queue_ms=queue_ms, validity_ms=validity_ms))
+            return
+        picture = from_pixel_format(raw, cast("PixelFormat", image.record.pixel_format))  # raw() has refused all others
+        convert_ms = (time.monotonic_ns() - checked_ns) / 1e6
+        try:
+            ticket = self._detector.submit(picture)
+        except EngineError as error:
+            self._refuse(image, Reason.ENGINE_ERROR, str(error), StageTimes(queue_ms=queue_ms, validity_ms=validity_ms))
+            if isinstance(error, EngineLostError):
+                raise
+            return
+        self._under_way.append(_UnderWay(image, picture, ticket, queue_ms, validity_ms, convert_ms))
+
+    def _collect(self, one: _UnderWay) -> None:
+        """Wait for the engine, apply the rules, propose. The image is released after its picture is taken."""
+        view = one.image.view
+        try:
+            found = self._detector.collect(one.ticket)
+        except EngineError as error:
+            times = StageTimes(queue_ms=one.queue_ms, validity_ms=one.validity_ms)
+            self._refuse(one.image, Reason.ENGINE_ERROR, str(error), times)
+            if isinstance(error, EngineLostError):
+                raise
+            return
+        collected_ns = time.monotonic_ns()
+        outcome, defects = self._rules.apply(found, view.camera)
+        picture = self._pictures.take(view.camera, one.picture) if self._pictures is not None and outcome is Outcome.REJECT else None
         times = StageTimes(
             transfer_ms=view.transfer_ms,
-            queue_ms=flight.queue_ms,
-            validity_ms=flight.validity_ms,
-            preprocess_ms=found.preprocess_ms,
+            queue_ms=one.queue_ms,
+            validity_ms=one.validity_ms,
+            preprocess_ms=one.convert_ms + found.preprocess_ms,
             engine_ms=found.engine_ms,
-            rules_ms=(time.monotonic_ns() - begun_ns) / 1e6,
+            rules_ms=(time.monotonic_ns() - collected_ns) / 1e6,
         )
-        picture = self._pictures.take(view.camera, flight.image) if outcome is Outcome.REJECT else None
-        self._line.propose(Proposal(view.ticket, outcome, defects=defects, times=times, picture=picture))
-        job.release()
+        self._propose(Proposal(view.ticket, outcome, defects=defects, times=times, picture=picture))
+        one.image.release()
 
-    def _refuse(self, job: Job, reason: Reason, detail: str, times: StageTimes | None = None) -> None:
-        job.release()
-        self._line.propose(
-            Proposal(job.view.ticket, Outcome.UNINSPECTED, reason, detail, times=times or StageTimes(transfer_ms=job.view.transfer_ms))
-        )
+    def _refuse(self, image: QueuedImage, reason: Reason, detail: str, times: StageTimes) -> None:
+        self._propose(Proposal(image.view.ticket, Outcome.UNINSPECTED, reason, detail, times=times))
+        self._let_go(image)
+
+    def _let_go(self, image: QueuedImage) -> None:
+        image.release()
+        self._stamp.touch()
+
+    def _give_up(self, reason: Reason) -> None:
+        """What waits, and what the engine still has after a failure, is not inspected."""
+        left = [one.image for one in self._under_way]
+        self._under_way.clear()
+        while True:
+            try:
+                image = self._queue.get_nowait()
+            except Empty:
+                break
+            if image is not None:
+                left.append(image)
+        for image in left:
+            self._propose(Proposal(image.view.ticket, Outcome.UNINSPECTED, reason, "the inspection has ended"))
+            image.release()

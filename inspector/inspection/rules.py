@@ -1,4 +1,4 @@
-"""From raw detections to defects that count: thresholds, sizes and regions of the product recipe. Pure."""
+"""The product's rules: which detections count as defects, and the outcome. Pure."""
 
 from __future__ import annotations
 
@@ -7,49 +7,57 @@ from typing import TYPE_CHECKING
 from inspector.contract.records import Box, Defect, Outcome
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from inspector.config.product import DetectorRules, Product
     from inspector.engine.detector import Detections
 
 
-class Rules:
-    """What counts as a defect on one product."""
+class DefectRules:
+    """One product's rules for one detector's findings."""
 
     def __init__(self, product: Product, source: str) -> None:
-        """``source``: the network whose detections are judged."""
-        self._source = source
+        """``source``: the network's name; it stands on each defect."""
         self._rules: DetectorRules = product.detector
         self._px_per_mm = product.px_per_mm
+        self._source = source
 
-    def judge(self, detections: Detections, camera: str) -> tuple[Outcome, tuple[Defect, ...]]:
-        """REJECT if any detection counts, else PASS; and every detection as a defect, counted or not, with its raw score."""
-        boxes, scores = detections.boxes_px.tolist(), detections.scores.tolist()
-        defects = tuple(self._defect(name, score, box, camera) for name, score, box in zip(detections.names, scores, boxes, strict=True))
-        return (Outcome.REJECT if any(defect.counted for defect in defects) else Outcome.PASS), defects
+    def apply(self, found: Detections, camera: str) -> tuple[Outcome, tuple[Defect, ...]]:
+        """The outcome, and every detection as a defect, counted or not, in the detector's order."""
+        if not len(found):
+            return Outcome.PASS, ()
+        columns = zip(found.names, found.scores.tolist(), found.boxes_px.tolist(), strict=True)
+        defects = tuple(self._defect(name, score, Box(*box), camera) for name, score, box in columns)
+        return outcome(defects), defects
 
-    def _defect(self, name: str, score: float, corners: list[float], camera: str) -> Defect:
-        x1, y1, x2, y2 = corners
+    def counts(self, name: str, score: float, box: Box) -> bool:
+        """Whether a detection reaches its class's threshold and size, and lies where detections count."""
+        rule = self._rules.classes.get(name)
+        if rule is not None and rule.ignore:
+            return False
+        threshold = rule.threshold if rule is not None and rule.threshold is not None else self._rules.threshold
+        min_side = rule.min_side_px if rule is not None and rule.min_side_px is not None else self._rules.min_side_px
+        if score < threshold or max(box.x2 - box.x1, box.y2 - box.y1) < min_side:
+            return False
+        x, y = (box.x1 + box.x2) / 2, (box.y1 + box.y2) / 2
+        regions = self._rules.regions
+        return not regions or any(one.x1_px <= x <= one.x2_px and one.y1_px <= y <= one.y2_px for one in regions)
+
+    def _defect(self, name: str, score: float, box: Box, camera: str) -> Defect:
         scale = self._px_per_mm
+        in_mm = None if scale is None else Box(box.x1 / scale, box.y1 / scale, box.x2 / scale, box.y2 / scale)
         return Defect(
             name=name,
             score=score,
-            box_px=Box(x1, y1, x2, y2),
-            counted=self._counts(name, score, x1, y1, x2, y2),
+            box_px=box,
+            counted=self.counts(name, score, box),
             source=self._source,
             camera=camera,
-            box_mm=None if scale is None else Box(x1 / scale, y1 / scale, x2 / scale, y2 / scale),
-            area_mm2=None if scale is None else (x2 - x1) * (y2 - y1) / scale**2,
+            box_mm=in_mm,
+            area_mm2=None if in_mm is None else (in_mm.x2 - in_mm.x1) * (in_mm.y2 - in_mm.y1),
         )
 
-    def _counts(self, name: str, score: float, x1: float, y1: float, x2: float, y2: float) -> bool:
-        rules = self._rules
-        rule = rules.classes.get(name)
-        threshold, min_side_px = rules.threshold, rules.min_side_px
-        if rule is not None:
-            if rule.ignore:
-                return False
-            threshold = threshold if rule.threshold is None else rule.threshold
-            min_side_px = min_side_px if rule.min_side_px is None else rule.min_side_px
-        if score < threshold or max(x2 - x1, y2 - y1) < min_side_px:
-            return False
-        x, y = (x1 + x2) / 2, (y1 + y2) / 2
-        return not rules.regions or any(region.x1_px <= x <= region.x2_px and region.y1_px <= y <= region.y2_px for region in rules.regions)
+
+def outcome(defects: Iterable[Defect]) -> Outcome:
+    """REJECT if any defect counts."""
+    return Outcome.REJECT if any(defect.counted for defect in defects) else Outcome.PASS

@@ -1,0 +1,284 @@
+"""The intake thread: reads what the camera processes tell, opens a view for every part, queues the images."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from inspector.contract.channel import CameraState, EndRecord, FrameRecord, OpenedRecord, StatusRecord, decode_message
+from inspector.contract.records import Event, EventLevel, Reason
+from inspector.inspection.clock import ClockMap
+from inspector.inspection.identity import FrameTracker
+from inspector.inspection.images import QueuedImage, Slots
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterator, Sequence
+
+    from inspector.config.station import IdentityRules
+    from inspector.contract.records import Blind, View
+    from inspector.contract.ring import Ring
+    from inspector.inspection.identity import Seen
+
+_BATCH = 64
+"""Records taken from one camera before the others have their turn."""
+_MODULO = 1 << 32
+
+
+class Incarnation(Protocol):
+    """One life of a camera process, as its supervisor hands it over."""
+
+    @property
+    def generation(self) -> int:
+        """1, 2, 3, ... per camera."""
+
+    @property
+    def channel(self) -> socket.socket:
+        """SOCK_SEQPACKET; the intake reads and closes it."""
+
+    def receive(self) -> bytes:
+        """The next message; empty: the process is gone and all it said was read. BlockingIOError: nothing is there."""
+
+    def drained(self, held: set[int]) -> None:
+        """Everything was read; the daemon holds these slots of the ring."""
+
+
+class Line(Protocol):
+    """What the intake needs of the line thread."""
+
+    def open(self, view: View) -> None:
+        """Open a view."""
+
+    def blind(self, blind: Blind) -> None:
+        """Publish a blind interval."""
+
+    def event(self, event: Event) -> None:
+        """Publish an event."""
+
+    def simulated(self, camera: str, *, simulated: bool) -> None:
+        """Say whether a camera is no real one."""
+
+
+@dataclass(frozen=True, slots=True)
+class IntakeCamera:
+    """One camera as the intake knows it."""
+
+    name: str
+    rules: IdentityRules
+    ring: Ring
+
+
+@dataclass(frozen=True, slots=True)
+class CameraSnapshot:
+    """One camera's account."""
+
+    state: CameraState
+    opened: OpenedRecord | None
+    """What the camera said when it was last opened; None: never yet."""
+    starts: int
+    """Camera processes that were handed over."""
+    frames: int
+    triggers: int | None
+    """The camera's own count, as last told."""
+    underruns: int
+    held_slots: int
+
+
+class _Camera:
+    """The intake thread's own state of one camera."""
+
+    def __init__(self, camera: IntakeCamera, deadline_ns: int, tickets: Iterator[int]) -> None:
+        self.name, self.ring = camera.name, camera.ring
+        self.slots = Slots(camera.ring)
+        self.tracker = FrameTracker(camera.name, camera.rules, deadline_ns, tickets, ClockMap())
+        self.incarnation: Incarnation | None = None
+        self.opened: OpenedRecord | None = None
+        self.state = CameraState.OPENING
+        self.unsent = camera.ring.unsent
+        self.starts = self.frames = self.underruns = 0
+        self.triggers: int | None = None
+
+
+class Intake:
+    """Owns the trackers of all cameras. ``attach`` and ``snapshot`` may be called from any thread."""
+
+    def __init__(
+        self,
+        cameras: Sequence[IntakeCamera],
+        deadline_ms: float,
+        tickets: Iterator[int],
+        line: Line,
+        inspect: Callable[[QueuedImage], None],
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
+        """``inspect`` takes an image and never blocks; ``on_failure`` is called from the intake thread with the error that ended it."""
+        self._cameras = {one.name: _Camera(one, int(deadline_ms * 1e6), tickets) for one in cameras}
+        self._line, self._inspect, self._on_failure = line, inspect, on_failure
+        self._handed: deque[tuple[_Camera, Incarnation]] = deque()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._stopping = threading.Event()
+        self._poll = select.poll()
+        self._by_fd: dict[int, _Camera] = {}
+        self._thread = threading.Thread(target=self._run, name="intake")
+
+    def attach(self, camera: str, incarnation: Incarnation) -> None:
+        """A camera process was started. Its ``drained`` is called when it has ended and all it said was taken."""
+        self._handed.append((self._cameras[camera], incarnation))
+        os.eventfd_write(self._wake, 1)
+
+    def snapshot(self) -> dict[str, CameraSnapshot]:
+        """What is known of every camera now."""
+        return {
+            name: CameraSnapshot(one.state, one.opened, one.starts, one.frames, one.triggers, one.underruns, len(one.slots.held()))
+            for name, one in self._cameras.items()
+        }
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self, deadline_s: float) -> bool:
+        """Take what the camera processes have told, then end. Stop the supervisors first. True: it ended in time."""
+        self._stopping.set()
+        os.eventfd_write(self._wake, 1)
+        if self._thread.ident is not None:
+            self._thread.join(deadline_s)
+        if self._thread.is_alive():
+            return False
+        os.close(self._wake)
+        return True
+
+    # The intake thread.
+
+    def _run(self) -> None:
+        try:
+            self._loop()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the daemon must know that no part is opened any more
+            self._on_failure(error)
+        finally:
+            for camera in self._cameras.values():
+                if camera.incarnation is not None:
+                    self._detach(camera, camera.incarnation)
+
+    def _loop(self) -> None:
+        self._poll.register(self._wake, select.POLLIN)
+        while True:
+            stopping = self._stopping.is_set()
+            ready = [fd for fd, _ in self._poll.poll(0 if stopping else self._patience_ms())]
+            if self._wake in ready:
+                os.eventfd_read(self._wake)
+            while self._handed:
+                self._take_over(*self._handed.popleft())
+            more = [self._read(self._by_fd[fd]) for fd in ready if fd in self._by_fd]
+            now_ns = time.monotonic_ns()
+            for camera in self._cameras.values():
+                due_ns = camera.tracker.due_ns()
+                if due_ns is not None and due_ns <= now_ns:
+                    self._open(camera.tracker.expire(now_ns))
+            if stopping and not any(more):
+                return
+
+    def _patience_ms(self) -> int | None:
+        times = [due_ns for camera in self._cameras.values() if (due_ns := camera.tracker.due_ns()) is not None]
+        return max(0, -((time.monotonic_ns() - min(times)) // 1_000_000)) if times else None
+
+    def _take_over(self, camera: _Camera, incarnation: Incarnation) -> None:
+        if camera.incarnation is not None:  # its predecessor ended: read it to the end first
+            self._read_all(camera)
+        incarnation.channel.setblocking(False)
+        camera.incarnation, camera.state = incarnation, CameraState.OPENING
+        camera.starts += 1
+        camera.tracker.restart()
+        self._by_fd[incarnation.channel.fileno()] = camera
+        self._poll.register(incarnation.channel, select.POLLIN)
+
+    def _read_all(self, camera: _Camera) -> None:
+        while self._read(camera):
+            pass
+        if camera.incarnation is not None:
+            self._end(camera, camera.incarnation)
+
+    def _read(self, camera: _Camera) -> bool:
+        """Take at most a batch of one camera's records; True: more may be there."""
+        for _ in range(_BATCH):
+            if camera.incarnation is None:
+                return False
+            try:
+                message = camera.incarnation.receive()
+            except BlockingIOError:
+                return False
+            if not message:
+                self._end(camera, camera.incarnation)
+                return False
+            self._count_unsent(camera)
+            self._take(camera, decode_message(message))
+        return True
+
+    def _take(self, camera: _Camera, record: FrameRecord | StatusRecord | OpenedRecord | EndRecord) -> None:
+        if isinstance(record, FrameRecord):
+            self._take_frame(camera, record)
+        elif isinstance(record, StatusRecord):
+            camera.state, camera.triggers, camera.underruns = record.state, record.triggers, record.underruns
+            self._open(camera.tracker.status(record))
+        elif isinstance(record, OpenedRecord):
+            camera.opened = record
+            self._line.simulated(camera.name, simulated=record.simulated)
+            detail = f"{record.model} {record.serial}, firmware {record.firmware}: {record.width_px}x{record.height_px} {record.pixel_format}"
+            self._line.event(Event("camera_opened", EventLevel.INFO, detail, record.at_ns, camera.name))
+        else:
+            camera.state = CameraState.LOST if record.cause else CameraState.STOPPED
+
+    def _take_frame(self, camera: _Camera, record: FrameRecord) -> None:
+        camera.frames += 1
+        reason: Reason | None = None
+        if record.slot < 0:
+            reason = Reason.OVERRUN
+        else:
+            camera.slots.hold(record.slot)
+            if record.size_bytes == 0:  # it did not fit into the slot
+                reason = Reason.IMAGE_INVALID
+        seen = camera.tracker.frame(record, time.monotonic_ns(), reason)
+        self._open(seen)
+        if seen.view is not None and seen.view.reason is None:
+            self._inspect(QueuedImage(seen.view, record, camera.opened, camera.slots))
+        elif record.slot >= 0:
+            camera.slots.release(record.slot)
+
+    def _open(self, seen: Seen) -> None:
+        for blind in seen.blinds:
+            self._line.blind(blind)
+        for view in seen.lost:
+            self._line.open(view)
+        if seen.view is not None:
+            self._line.open(seen.view)
+        for event in seen.events:
+            self._line.event(event)
+
+    def _count_unsent(self, camera: _Camera) -> None:
+        """The writer counts before it sends its next record: whoever has read the record sees the count."""
+        unsent = camera.ring.unsent
+        if unsent != camera.unsent:
+            camera.tracker.unsent((unsent - camera.unsent) % _MODULO, time.monotonic_ns())
+            camera.unsent = unsent
+
+    def _end(self, camera: _Camera, incarnation: Incarnation) -> None:
+        """All that the process said was read."""
+        self._count_unsent(camera)
+        self._open(camera.tracker.end(time.monotonic_ns()))
+        if camera.state is not CameraState.STOPPED:
+            camera.state = CameraState.LOST
+        self._detach(camera, incarnation)
+
+    def _detach(self, camera: _Camera, incarnation: Incarnation) -> None:
+        camera.incarnation = None
+        fd = incarnation.channel.fileno()
+        if fd in self._by_fd:
+            del self._by_fd[fd]
+            self._poll.unregister(fd)
+        incarnation.channel.close()
+        incarnation.drained(camera.slots.held())
