@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -13,12 +14,13 @@ import typer
 from typer.testing import CliRunner
 
 from inspector.cli.evaluate import evaluate
-from inspector.cli.train import train
+from inspector.cli.train import _display, train
 from inspector.config.recipe import Recipe
 from inspector.contract.errors import ConfigError, DataError, EngineError, ExitCode, InspectorError
 from inspector.engine import opening
 from inspector.engine.manifest import encode_manifest
 from inspector.engine.null import NullEngine, null_manifest
+from inspector.training.loop import StepReport
 
 
 def app() -> typer.Typer:
@@ -134,6 +136,22 @@ def test_a_compiled_engine_is_evaluated_by_the_same_code(
 def test_weights_and_an_engine_together_are_a_usage_error(recipe_file: Path, rectangles: Path, tmp_path: Path) -> None:
     arguments = ["evaluate", recipe_file, "--data", rectangles, "--engine", tmp_path / "a", "--weights", tmp_path / "b"]
     assert CliRunner().invoke(app(), [str(argument) for argument in arguments]).exit_code == ExitCode.USAGE
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_shows_a_bar_with_losses_and_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("COLUMNS", "200")
+    with _display(100) as listener:
+        listener(StepReport(50, 1.25, 0.5, 120.0, 0.5, 1e-3, 0.1, 0.2, 0.3, 0.4))
+    told = terminal.getvalue()
+    for part in ("epoch 1.25", "50 %", "rpn 0.100 0.200 head 0.300 0.400", "2.0 min left"):
+        assert part in told
 
 
 def test_ctrl_c_keeps_a_checkpoint_and_says_how_to_go_on(make_recipe: Any, rectangles: Path, tmp_path: Path) -> None:
