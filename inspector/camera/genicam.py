@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from inspector.config.station import CameraConfig
 
 _ERRORS = (gentl.GenericException, genapi.GenericException)  # they share no base
-_BUFFERS = 16
+_MIN_BUFFERS, _MAX_BUFFERS = 16, 64
+_BUFFER_BYTES = 96 * 1024 * 1024
+"""The driver's buffers bridge the pauses in which this process does not run: as many as fit in here, within the limits above."""
 _FORMATS = {0x01080001: "Mono8", 0x01080009: "BayerRG8", 0x02180014: "RGB8"}
 _IMAGE_PAYLOADS = {1, 4}  # image, and chunk data with an image
 
@@ -107,6 +109,8 @@ class GenicamCamera:
         self._chunks = {name: nodes.node("Chunk" + name) for name in CHUNKS if nodes.has("Chunk" + name)}
         self._find_counter(nodes)
         try:
+            payload = int(nodes.node("PayloadSize").value) if nodes.has("PayloadSize") else _BUFFER_BYTES
+            self._acquirer.num_buffers = max(_MIN_BUFFERS, min(_MAX_BUFFERS, _BUFFER_BYTES // max(payload, 1)))
             self._format = str(nodes.node("PixelFormat").value)
             return CameraInfo(
                 model=nodes.text("DeviceModelName"),
@@ -128,9 +132,7 @@ class GenicamCamera:
         logger.addHandler(self._remember)
         self._harvester = Harvester(logger=logger)
         self._harvester.add_file(str(self._producer))
-        parameters = ParameterSet(
-            {ParameterKey.NUM_BUFFERS_FOR_FETCH_CALL: _BUFFERS, ParameterKey.TIMEOUT_PERIOD_ON_UPDATE_EVENT_DATA_CALL: self._poll_ms}
-        )
+        parameters = ParameterSet({ParameterKey.TIMEOUT_PERIOD_ON_UPDATE_EVENT_DATA_CALL: self._poll_ms})
         main = threading.current_thread() is threading.main_thread()
         handler = signal.getsignal(signal.SIGINT) if main else None
         try:
