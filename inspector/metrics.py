@@ -14,7 +14,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from prometheus_client import ProcessCollector
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import choose_encoder
 
@@ -25,7 +25,6 @@ from inspector.httpd import HttpServer, Reply
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from prometheus_client import CollectorRegistry
     from prometheus_client.core import Metric
 
     from inspector.config.station import MetricsConfig
@@ -54,6 +53,11 @@ class LedgerCount(Protocol):
     @property
     def pending(self) -> int:
         """Parts open now."""
+
+
+def new_registry() -> CollectorRegistry:
+    """An empty registry, for those who have none to pass in."""
+    return CollectorRegistry()
 
 
 def _no_age() -> float | None:

@@ -16,7 +16,7 @@ def check(
     All problems are listed at once, each with file and key; exit code 78 for the files, 70 for the engine.
     """
     from inspector.config.station import read_station
-    from inspector.daemon import check_station
+    from inspector.daemon.check import check_station
 
     files = read_station(station)
     for line in check_station(files):

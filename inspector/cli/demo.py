@@ -51,7 +51,7 @@ def demo(
         folder=folder,
         parts=parts,
         rate_hz=rate,
-        engine=_engine(engine, folder),
+        engine=_engine(engine, folder, console),
         images=_folder_of(images),
         threshold=threshold,
         faults=faults,
@@ -89,19 +89,21 @@ def _run(options: DemoOptions, console: Console) -> DemoResult:
         return run_station(station, options.folder, options.endpoint, options.parts, count)
 
 
-def _engine(given: Path | None, folder: Path) -> Path:
+def _engine(given: Path | None, folder: Path, console: Console) -> Path:
     """The manifest to run: the given one, or the shipped demo engine made fit for this machine."""
-    from inspector.compile.build import MANIFEST_NAME, ensure_built
+    from inspector.compile.ensure import ensure_built
+    from inspector.engine.manifest import SUFFIX
 
     if given is not None:
-        path = given / MANIFEST_NAME if given.is_dir() else given
-        if not path.is_file():
-            raise ConfigError([f"--engine: no such file: {path} (make it with `inspector compile`)"])
-        return path
+        found = sorted(given.glob(f"*{SUFFIX}")) if given.is_dir() else [given]
+        if len(found) != 1 or not found[0].is_file():
+            raise ConfigError([f"--engine: {given}: names no compiled engine (NAME{SUFFIX}, or a folder with one); make it with `inspector compile`"])
+        return found[0]
     for place in (Path(__file__).resolve().parents[2] / SHIPPED, Path(sys.prefix) / "share" / "inspectord" / SHIPPED, SHIPPED):
         models = sorted(place.glob("*.onnx"))
         if models:
-            return ensure_built(models[0], folder / "engine")
+            with console.status("Building the demo engine for this machine"):
+                return ensure_built(models[0], folder / "engine")
     raise ConfigError(["--engine: the demo engine (engines/demo) is not installed beside the program; name a compiled engine"])
 
 

@@ -19,7 +19,7 @@ def run(
     Under systemd (Type=notify) it says READY after the engine's warm-up and feeds the watchdog while the inspection makes progress.
     """
     from inspector.config.station import read_station
-    from inspector.daemon import Daemon
+    from inspector.daemon.station import Daemon
 
     under_systemd = "JOURNAL_STREAM" in os.environ  # which stamps the lines itself
     logging.basicConfig(

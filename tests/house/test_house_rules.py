@@ -47,7 +47,7 @@ def test_types_hold(tmp_path: Path) -> None:
 
 def test_the_daemon_starts_without_torch() -> None:
     code = (
-        "import sys, inspector.daemon, inspector.cli.main; "
+        "import sys, inspector.daemon.station, inspector.cli.main; "
         "bad = [m for m in sys.modules if m.split('.')[0] in {'torch', 'matplotlib', 'onnx', 'harvesters', 'genicam'}"
         " or m.startswith(('inspector.models', 'inspector.training'))]; print(bad); sys.exit(bool(bad))"
     )

@@ -1,0 +1,1 @@
+"""The daemon: composition root, checks before the start, its account of itself."""
