@@ -148,8 +148,8 @@ def export_onnx(model: MultiscaleDetector, recipe: Recipe, path: Path, *, half_w
 def _trace(model: MultiscaleDetector, recipe: Recipe, path: Path, names: tuple[str, ...]) -> None:
     """Records the graph, with all named tensors as outputs."""
     size = recipe.input
-    # Two images: a batch of one would be recorded as a constant in places.
-    example = torch.zeros(2, size.channels, size.height_px, size.width_px, dtype=torch.uint8, device=model.mean.device)
+    # Recording computes the whole network once, hence a single image; no operation of the model takes the batch's size as a number.
+    example = torch.zeros(1, size.channels, size.height_px, size.width_px, dtype=torch.uint8, device=model.mean.device)
     was_training = model.training
     model.eval()
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import time
 from dataclasses import dataclass
@@ -74,11 +75,13 @@ def parse_and_build(onnx_path: Path, *, precision: Precision, plan_path: Path | 
     if not onnx_path.is_file():
         raise EngineError(f"{onnx_path}: no such file; export the network first")
     logger = _logger(trt)
+    logger.messages.clear()
     builder = trt.Builder(logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
     begun = time.monotonic()
-    if not parser.parse_from_file(str(onnx_path)):
+    # The parser takes a file that is no ONNX for an empty graph.
+    if not parser.parse_from_file(str(onnx_path)) or not network.num_outputs:
         errors = [f"{error.desc()} (node {error.node()}, {error.node_name() or 'without a name'})" for error in _errors(parser)]
         raise EngineError(f"{onnx_path}: {trt.__name__} {trt.__version__} cannot parse the graph: {'; '.join(errors) or _told(logger)}")
     parsed = time.monotonic()
@@ -105,8 +108,12 @@ def parse_and_build(onnx_path: Path, *, precision: Precision, plan_path: Path | 
     )
 
 
+@functools.cache
 def _logger(trt: Any) -> Any:  # noqa: ANN401
-    """A logger that keeps warnings and errors, so that they end in the report or the exception."""
+    """A logger that keeps warnings and errors, so that they end in the report or the exception.
+
+    One per process: the library keeps the first that it is given, and ignores all later ones.
+    """
 
     class Collector(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
