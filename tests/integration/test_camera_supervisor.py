@@ -137,7 +137,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
             "height_px": HEIGHT,
             "rate_hz": 200.0,
             "restart_min_s": 0.02,
-            "heartbeat_s": 0.6,
+            "heartbeat_s": 2.0,
             "settings": {"SimTriggerLimit": limit},
             "environment": {"INSPECTOR_SIM_STATE": str(tmp_path), "INSPECTOR_SIM_FAULTS": faults},
             **values,
@@ -188,7 +188,7 @@ def test_every_frame_arrives_with_its_pixels_and_the_process_leaves_when_told(st
     [("crash_at=40", "SIGSEGV"), ("lost_at=40:100ms", "is lost"), ("hang_at=40", "did not answer for 0.6 s and was killed")],
 )
 def test_a_camera_that_dies_hangs_or_is_lost_comes_back_and_the_gap_is_blind(start: Start, fault: str, words: str) -> None:
-    station = start(faults=fault, limit=600)
+    station = start(faults=fault, limit=600, heartbeat_s=0.6 if "hang" in fault else 2.0)
     station.until(lambda: station.names().count("camera_streaming") == 2, "streaming again")
     seen = len(station.frames())
     station.until(lambda: len(station.frames()) >= seen + 10, "frames of the second life")
