@@ -112,8 +112,8 @@ def open_reader(path: Path) -> Connection:
         engine = create_engine("sqlite://", creator=lambda uri=uri: sqlite3.connect(uri, uri=True, timeout=5.0), poolclass=NullPool)
         connection = engine.connect()
         try:
-            connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar_one()
-            check_version(connection, path)
+            current = check_version(connection, path)
+            connection.rollback()
         except DatabaseError as error:
             connection.close()
             problem = str(error.orig)
@@ -121,7 +121,10 @@ def open_reader(path: Path) -> Connection:
             connection.close()
             raise
         else:
-            return connection
+            if current:
+                return connection
+            connection.close()
+            raise JournalError(f"{path}: the journal is empty, or of an older inspector; start this version's daemon on it once")
     raise JournalError(f"{path}: the journal cannot be read ({problem}); check that it is a journal and that you may read its folder")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
-from sqlalchemy import ColumnElement, Select, and_, exists, func, select
+from sqlalchemy import ColumnElement, Select, exists, func, select
 
 from inspector.contract.records import Outcome
 from inspector.journal.database import open_reader
@@ -13,7 +13,7 @@ from inspector.journal.rows import unsigned
 from inspector.journal.schema import BLIND, BOOT, DEFECT, EVENT, STAGES, VERDICT, VIEW
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
     from types import TracebackType
 
@@ -119,17 +119,17 @@ class PartQuery(msgspec.Struct, frozen=True, kw_only=True):
     def conditions(self) -> list[ColumnElement[bool]]:
         """As SQL; every value is a bound parameter."""
         table = VERDICT.c
-        wanted: list[tuple[Any, ColumnElement[bool]]] = [
-            (self.outcome, table.outcome == self.outcome),
-            (self.reason, table.reason == self.reason),
-            (self.since_utc_ns, table.closed_utc_ns >= self.since_utc_ns),
-            (self.until_utc_ns, table.closed_utc_ns < self.until_utc_ns),
-            (self.stream, table.stream == self.stream),
-            (self.part_id, table.part_id == self.part_id),
-            (self.boot_id, BOOT.c.boot_id == self.boot_id),
-            (self.defect, exists().where(and_(DEFECT.c.verdict_id == table.id, DEFECT.c.name == self.defect, DEFECT.c.counted == 1))),
+        wanted: list[tuple[Any, Callable[[Any], ColumnElement[bool]]]] = [
+            (self.outcome, table.outcome.__eq__),
+            (self.reason, table.reason.__eq__),
+            (self.since_utc_ns, table.closed_utc_ns.__ge__),
+            (self.until_utc_ns, table.closed_utc_ns.__lt__),
+            (self.stream, table.stream.__eq__),
+            (self.part_id, table.part_id.__eq__),
+            (self.boot_id, BOOT.c.boot_id.__eq__),
+            (self.defect, lambda name: exists().where(DEFECT.c.verdict_id == table.id, DEFECT.c.name == name, DEFECT.c.counted == 1)),
         ]
-        return [condition for value, condition in wanted if value is not None]
+        return [condition(value) for value, condition in wanted if value is not None]
 
 
 class JournalReader:

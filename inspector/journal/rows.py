@@ -42,7 +42,8 @@ def _insert(table: Table) -> str:
     # A row that is there already (a commit that failed after it had reached the disk) is left as it is.
     statement = sqlite.insert(table)
     if table is BLIND:
-        ended = {"to_utc_ns": statement.excluded.to_utc_ns, "cause": statement.excluded.cause}
+        # Both ends by the same reading of the clocks, so that the length is exact.
+        ended = {name: statement.excluded[name] for name in ("from_utc_ns", "to_utc_ns", "cause")}
         statement = statement.on_conflict_do_update(index_elements=["boot", "stream", "from_ns"], set_=ended)
     else:
         statement = statement.on_conflict_do_nothing(index_elements=list(table.primary_key.columns))
