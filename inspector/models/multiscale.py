@@ -237,7 +237,10 @@ class MultiscaleDetector(nn.Module):
         logits, deltas = self.rpn(maps)
         regions, regions_converged = self.propose(logits, deltas, self.anchors(maps))
         chosen, strides = self._pooling_maps(maps)
-        pooled = pool_on_canvas(chosen, strides, regions, self._levels_of(regions), self.network.pooled_size)
+        if self.network.pooling == "align":
+            pooled = pool_on_canvas(chosen, strides, regions, self._levels_of(regions), self.network.pooled_size)
+        else:  # torch only: region max pooling has no form of fixed shapes
+            pooled = self.pool(maps, regions.unbind(0))
         class_logits, box_deltas = self.head(pooled)
         boxes, scores, classes, converged = self.finish(regions, class_logits, box_deltas)
         both = (converged & regions_converged).to(torch.int32)

@@ -82,6 +82,18 @@ def test_a_resumed_training_ends_with_the_same_bits(optimiser: str, make_recipe:
         assert [name for name in whole if not torch.equal(whole[name], parts[name])] == []
 
 
+def test_what_was_trained_with_max_pooling_is_run_with_max_pooling(recipe: Recipe, rectangles: Path) -> None:
+    max_recipe = recipe.model_copy(update={"network": recipe.network.model_copy(update={"pooling": "max"})})
+    made = trainer(max_recipe, rectangles)
+    assert torch.isfinite(made.train_step(made.source.batch(0)).total())
+    align = MultiscaleDetector(recipe.network, recipe.input, len(recipe.classes))
+    with torch.inference_mode():
+        found = made.model.eval().trace(made.source.batch(0).images)
+        regions = found.regions.unbind(0)
+        assert torch.equal(found.pooled, made.model.pool(found.maps, regions))
+        assert not torch.allclose(found.pooled, align.pool(found.maps, regions), atol=1e-3)
+
+
 def test_training_in_bfloat16_keeps_float32_weights_and_learns(make_recipe: Any, rectangles: Path, tmp_path: Path) -> None:
     made = trainer(make_recipe(precision="bf16", epochs=40), rectangles)
     first = made.train_step(made.source.batch(0)).total()
