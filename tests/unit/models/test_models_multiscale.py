@@ -235,3 +235,13 @@ def test_max_pooling_is_used_when_asked() -> None:
     maps = align.features(align.normalise(pictures(1)))
     box = [torch.tensor([[0.0, 0, 100, 100]])]
     assert (largest.pool(maps, box) >= align.pool(maps, box) - 1e-4).float().mean() > 0.95
+
+
+def test_the_whole_network_runs_with_max_pooling_in_torch() -> None:
+    model = build(pooling="max")
+    with torch.no_grad():
+        found = model.trace(pictures())
+        expected = model.pool(found.maps, found.regions.unbind(0))
+    assert torch.equal(found.pooled, expected)
+    assert found.boxes.shape == (2, 12, 4)
+    assert (found.scores > 0).any()
