@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from inspector.contract.errors import DataError
 
@@ -43,8 +43,10 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], about: Mapping[str, 
     """
     partial = path.with_name(f"{path.name}.partial")
     try:
-        save_file({name: tensor.detach().contiguous() for name, tensor in weights.items()}, partial, metadata=dict(about))
-        with partial.open("rb") as file:
+        # Written here, not by the library, whose files only their owner may read: what trains and what compiles may be two users.
+        with partial.open("wb") as file:
+            file.write(save({name: tensor.detach().contiguous() for name, tensor in weights.items()}, metadata=dict(about)))
+            file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
     except (OSError, SafetensorError) as error:

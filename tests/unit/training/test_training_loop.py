@@ -159,6 +159,12 @@ def test_a_checkpoint_of_another_recipe_or_file_is_refused(make_recipe: Any, rec
         load_weights(tmp_path / "nothing.safetensors")
 
 
+def test_weights_have_the_permissions_of_any_other_file(recipe: Recipe, rectangles: Path, tmp_path: Path) -> None:
+    (tmp_path / "ordinary").touch()
+    trainer(recipe, rectangles).save(tmp_path)
+    assert {(tmp_path / name).stat().st_mode for name in (WEIGHTS, CHECKPOINT, "ordinary")} == {(tmp_path / "ordinary").stat().st_mode}
+
+
 def test_a_folder_that_cannot_be_written_is_told(recipe: Recipe, rectangles: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be written"):
         trainer(recipe, rectangles).save(tmp_path / "nothing")
