@@ -89,13 +89,12 @@ def _cells(part: LoggedPart) -> list[Text]:
 
 def _show(reader: JournalReader, parts: Iterable[LoggedPart], console: Console) -> None:
     table = Table(*_COLUMNS, box=None, pad_edge=False)
-    number = 0
-    for number, part in enumerate(parts, 1):
+    for part in parts:
         table.add_row(*_cells(part))
-    if number:
+    if table.row_count:
         console.print(table)
     counts = ", ".join(f"{outcome} {of}" for outcome, of in reader.counts().items())
-    console.print(f"{number} parts shown; the journal has {counts}", style="dim")
+    console.print(f"{table.row_count} parts shown; the journal has {counts}", style="dim")
 
 
 def _follow(reader: JournalReader, query: PartQuery, console: Console, last_id: int) -> None:
