@@ -98,7 +98,7 @@ class _Server(HTTPServer):
                 self.shutdown_request(request)
 
     def service_actions(self) -> None:
-        """Called twice a second by the serving loop."""
+        """Called ten times a second by the serving loop."""
         self.cut(time.monotonic())
 
     def cut(self, now_s: float) -> list[threading.Thread]:
@@ -129,7 +129,7 @@ class HttpServer:
             self._server = _Server((host, port), routes)
         except OSError as error:
             raise AddressError(f"{host}:{port}: the address cannot be used ({error.strerror}); set another {key}") from None
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.5}, name="http", daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, name="http", daemon=True)
 
     @property
     def port(self) -> int:

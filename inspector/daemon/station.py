@@ -215,7 +215,7 @@ class Daemon:
         )
         metrics.watch(account.sources(), account.health())
         metrics.start()
-        self._undo("metrics", metrics.stop, 0.3)
+        self._undo("metrics", metrics.stop, 0.5)
         for supervisor in self.supervisors.values():
             supervisor.start()
 
