@@ -109,6 +109,11 @@ class Daemon:
             raise RuntimeError("the daemon was not started")
         return self._line
 
+    @property
+    def failure(self) -> BaseException | None:
+        """The error that ended one of the daemon's threads; None: all of them run."""
+        return self._failure
+
     def run(self) -> ExitCode:
         """Start, serve until SIGTERM, SIGINT or a failure, stop. The process's exit code.
 

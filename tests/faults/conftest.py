@@ -157,6 +157,8 @@ def _follow(daemon: Daemon, wire: Subscriber, story: Story, line: Path, parts: i
     while time.monotonic() < deadline:
         for update in wire.receive(0.1):
             _take(update, story)
+        if daemon.failure is not None:
+            raise AssertionError("a thread of the daemon failed") from daemon.failure
         books = daemon.line.snapshot().streams["top"]
         busy = len(read_trigger_log(line)) < parts or books.books.pending or books.blind
         if busy:
