@@ -54,11 +54,10 @@ def compile_engine(
 
     console = Console(highlight=False, soft_wrap=True)
     options = BuildOptions(precision, threads, allow_untrained)
-    with console.status("reading") as status, tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch:
 
         def progress(what: str) -> None:
             console.print(f"{what} ...")
-            status.update(what)
 
         if source.suffix == ".onnx":
             if weights is not None or images is not None or half_weights:

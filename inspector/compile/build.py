@@ -83,7 +83,7 @@ def build_engine(
             folder = Path(scratch)
             shutil.copyfile(onnx, folder / f"{name}.onnx")
             references.save_reference(reference, folder / f"{name}{references.SUFFIX}")
-            manifest = measure(_unmeasured(network, folder), network, folder, reference, options, progress)
+            manifest = measure(new_manifest(network, folder), network, folder, reference, options, progress)
             (folder / f"{name}{manifests.SUFFIX}").write_bytes(manifests.encode_manifest(manifest))
             progress("writing")
             for file in (*(entry.name for entry in manifest.files), f"{name}{manifests.SUFFIX}"):
@@ -100,15 +100,16 @@ def _chosen(network: Network, options: BuildOptions) -> Network:
     return type(network)(network.recipe.model_copy(update={"compile": settings}), network.weights_sha256, network.parts)
 
 
-def _unmeasured(network: Network, folder: Path) -> Manifest:
-    """The manifest of the engine in a folder, before anything was measured."""
+def new_manifest(network: Network, folder: Path) -> Manifest:
+    """The manifest of a network's engine on this machine, before anything was measured; ``folder`` holds its files."""
     recipe = network.recipe
     image, outputs = detector_contract(recipe)
-    files: tuple[tuple[str, Role], ...] = ((f"{recipe.name}.onnx", "onnx"), (f"{recipe.name}{references.SUFFIX}", "reference"))
+    roles: tuple[tuple[Role, str], ...] = (("onnx", ".onnx"), ("reference", references.SUFFIX))
+    present = [(role, recipe.name + suffix) for role, suffix in roles if (folder / (recipe.name + suffix)).is_file()]
     return Manifest(
         schema=manifests.SCHEMA,
         recipe_values=recipe.model_dump(mode="json"),
-        files=tuple(EngineFile(name, manifests.file_sha256(folder / name), role) for name, role in files),
+        files=tuple(EngineFile(name, manifests.file_sha256(folder / name), role) for role, name in present),
         weights_sha256=network.weights_sha256,
         backend=Backend("openvino", library_version()),
         device=cpu_device(),

@@ -70,7 +70,7 @@ def load_reference(path: Path) -> Reference:
         EngineError: the file is missing or damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             inner = {name.removeprefix(INNER): stored[name] for name in stored.files if name.startswith(INNER)}
             source, digest = (str(text) for text in stored["about"])
             return Reference(source, digest, stored["canvases"], stored["boxes"], stored["scores"], stored["classes"], inner)
