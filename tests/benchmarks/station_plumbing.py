@@ -21,13 +21,13 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-from inspector.daemon.station import Daemon
 
 from inspector.camera.simulator.log import read_trigger_log
 from inspector.client.subscriber import Subscriber
 from inspector.config.recipe import InputRecipe, Recipe
 from inspector.config.station import read_station
 from inspector.contract.wire import HeartbeatMessage, VerdictMessage
+from inspector.daemon.station import Daemon
 from inspector.engine.detector import Detector
 from inspector.engine.null import NullEngine
 from inspector.journal.reader import JournalReader
