@@ -155,9 +155,8 @@ def main() -> None:
         print(f"daemon CPU: {(cpu.user + cpu.system) / max(1, len(verdicts)) * 1e3:.2f} ms per part; run {seconds:.0f} s")
     if options.mode == "memory":
         warm = [sample for sample in samples if sample[0] >= parts * 0.1]
-        print(
-            f"private memory, MiB: {warm[0][1]:.1f} at part {warm[0][0]} -> {warm[-1][1]:.1f} at part {warm[-1][0]}: growth {warm[-1][1] - warm[0][1]:.2f}"
-        )
+        first, last = warm[0], warm[-1]
+        print(f"private memory, MiB: {first[1]:.1f} at part {first[0]} -> {last[1]:.1f} at part {last[0]}: growth {last[1] - first[1]:.2f}")
         print(f"descriptors {sorted({s[2] for s in warm})}  threads {sorted({s[3] for s in warm})}")
     if errors.strip() and daemon.returncode:
         print(errors.decode())
