@@ -41,10 +41,11 @@ def annotate(pixels: NDArray[np.uint8], lines: Sequence[str], defects: Sequence[
         )
         cv2.rectangle(surface, (x1, y1), (x2, y2), colour, 2 * thickness if defect.counted else thickness)
         label = _ascii(f"{defect.name} {defect.score:.2f}")
-        (text_px, _), _ = cv2.getTextSize(label, _FONT, scale, thickness)
-        at = (max(0, min(x1, width - text_px)), y1 - 5 if y1 > line_px else min(height - 4, y2 + line_px - 6))
-        cv2.putText(surface, label, at, _FONT, scale, _DARK, thickness + 2, cv2.LINE_AA)
-        cv2.putText(surface, label, at, _FONT, scale, colour, thickness, cv2.LINE_AA)
+        (text_px, above_px), below_px = cv2.getTextSize(label, _FONT, scale, thickness)
+        x, y = max(0, min(x1, width - text_px - 6)), y1 - below_px - 4 if y1 > line_px else min(height - below_px - 4, y2 + line_px)
+        # On a plate of its own: a surface may have any brightness.
+        cv2.rectangle(surface, (x, y - above_px - 4), (x + text_px + 6, y + below_px + 2), _DARK, cv2.FILLED)
+        cv2.putText(surface, label, (x + 3, y), _FONT, scale, _WHITE if defect.counted else colour, thickness, cv2.LINE_AA)
     header = np.full((line_px * len(lines) + 6, width, 3), _DARK, dtype=np.uint8)
     for number, line in enumerate(lines):
         cv2.putText(header, _ascii(line), (6, line_px * (number + 1) - 4), _FONT, scale, _WHITE, thickness, cv2.LINE_AA)
