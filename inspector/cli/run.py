@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +19,10 @@ def run(
 
     Under systemd (Type=notify) it says READY after the engine's warm-up and feeds the watchdog while the inspection makes progress.
     """
+    stops = (signal.SIGTERM, signal.SIGINT)
+    for number in stops:  # until the daemon takes them nothing is started: leave at once
+        signal.signal(number, lambda *_: sys.exit(0))
+
     from inspector.config.station import read_station
     from inspector.daemon.station import Daemon
 
@@ -25,5 +30,8 @@ def run(
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s" if under_systemd else "%(asctime)s %(levelname)s %(message)s"
     )
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     code = Daemon(read_station(station)).run()
+    for number in stops:  # all is done: a further signal must not spoil the exit code
+        signal.signal(number, signal.SIG_IGN)
     raise typer.Exit(code)

@@ -76,4 +76,5 @@ class Account:
 
     def _cameras(self) -> str:
         blind = [name for name, state in self.line.snapshot().streams.items() if state.blind]
-        return f"cannot see: {', '.join(blind)}" if blind else ""
+        states = ", ".join(f"camera {name} {supervisor.state.value}" for name, supervisor in self.supervisors.items())
+        return f"cannot see: {', '.join(blind)} ({states})" if blind else ""

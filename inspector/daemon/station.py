@@ -1,8 +1,8 @@
 """The composition root: builds the station's parts, starts them in order, stops them in reverse, every join with a deadline.
 
-Started first is what must be there before a part can come: journal and pages (a busy port or an unwritable disk is told before anything
-runs), the line, the engine warmed up, the inspection, the intake; the cameras last. Stopped first are the cameras: what they sent is still taken;
-then the inspection, then the line closes what is open as ``shutdown`` and sends it, and only then do the outputs finish.
+Started first is what must be there before a part can come: the engine (a wrong one is told before anything is made), the journal, the inspection,
+the intake, the line, which says from its first message on that no camera sees yet, the pages; the cameras last. Stopped first are the cameras: what
+they sent is still taken; then the inspection, then the line closes what is open as ``shutdown`` and sends it, and only then do the outputs finish.
 """
 
 from __future__ import annotations
@@ -124,7 +124,8 @@ class Daemon:
             signal.signal(number, lambda *_: self._stop_asked.set())
         self.start()
         try:
-            self._serve()
+            if not self._stop_asked.is_set():
+                self._serve()
         finally:
             self._notifier.stopping()
             self.stop()
@@ -170,19 +171,19 @@ class Daemon:
 
     def _start(self) -> None:
         station, product = self.files.station, self.files.product
-        _make_folder(station.state_dir)
-        journal = Journal(
-            station.journal, station=station.name, boot_id=self.boot_id, program=f"inspectord {program_version()}", on_event=self._event
-        )
-        self.journal = journal
-        journal.start()
-        self._undo("journal", journal.stop, 0.6)
-        # The engine takes seconds to load; a damaged one is told before the line hears of this station.
+        # The engine takes seconds to load: a stop in the meantime has nothing else to undo.
         detector = self._open_detector(product.detector.engine)
         self._parts.callback(detector.close)
         check_classes(self.files, detector.classes)
         detector.warm_up()
+        if self._stop_asked.is_set():
+            return
         self._budget_ms = detector.budget_ms
+        _make_folder(station.state_dir)
+        program = f"inspectord {program_version()}"
+        self.journal = journal = Journal(station.journal, station=station.name, boot_id=self.boot_id, program=program, on_event=self._event)
+        journal.start()
+        self._undo("journal", journal.stop, 0.6)
         self.archive = archive = Archive(station.archive, boot_id=self.boot_id, on_event=self._event)
         archive.start()
         self._undo("archive", archive.stop, 0.5)
@@ -203,11 +204,11 @@ class Daemon:
         publisher = Publisher(station.publisher.endpoint, station.publisher.high_water_mark)
         liveness = Liveness(self.stamp.age_ms, detector.budget_ms)
         line = LineThread(settings, publisher, (journal, archive, metrics), liveness, self.fail)
-        line.start()
         self._undo("line", line.stop, 0.6)
         self._line = line
         self._start_inspection(detector)
         self._prepare_cameras()
+        line.start()
         account = Account(
             line=line,
             journal=journal,
@@ -285,7 +286,8 @@ class Daemon:
             if self._line is not None:
                 self._line.blind(item)
             return
-        LOG.log(_LOG_LEVELS[item.level], "%s%s: %s", f"camera {item.stream}: " if item.stream else "", item.name, item.detail)
+        where, what = (f"camera {item.stream}: " if item.stream else ""), (f": {item.detail}" if item.detail else "")
+        LOG.log(_LOG_LEVELS[item.level], "%s%s%s", where, item.name, what)
         if self._line is not None:  # else nobody listens yet: the log has it
             self._line.event(item)
 
