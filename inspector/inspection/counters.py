@@ -57,8 +57,19 @@ class Memory:
     def __init__(self, frames: int = 1024, losses: int = 256) -> None:
         """``frames`` numbers with their camera times, and ``losses`` runs of lost numbers."""
         self._frames: OrderedDict[int, int] = OrderedDict()
+        self._exposures: OrderedDict[tuple[int, int], None] = OrderedDict()
         self._max_frames = frames
         self._lost: deque[Lost] = deque(maxlen=losses)
+
+    def delivered(self, frame_id: int, camera_ns: int) -> bool:
+        """Note a delivery; True: the same exposure was delivered before. Numbers that begin anew do not touch this."""
+        if camera_ns == 0:
+            return False
+        again = (frame_id, camera_ns) in self._exposures
+        self._exposures[(frame_id, camera_ns)] = None
+        if len(self._exposures) > self._max_frames:
+            self._exposures.popitem(last=False)
+        return again
 
     def saw(self, number: int, camera_ns: int) -> None:
         """Remember a frame."""
@@ -79,7 +90,7 @@ class Memory:
         return any(lost.fits(number, camera_ns, exposure_ns) for lost in reversed(self._lost))
 
     def clear(self) -> None:
-        """Forget all: the numbers began anew."""
+        """Forget the numbers: they began anew."""
         self._frames.clear()
         self._lost.clear()
 
@@ -93,8 +104,10 @@ class Owed:
     overrun: int = 0
     """Frames whose records could not be sent."""
     since_ns: int | None = None
-    marks: deque[tuple[int, int]] = field(default_factory=deque)
-    """The camera's count of triggers, and when it said so; only those that frames have not yet reached."""
+    until_ns: int = 0
+    """When the first and the last of them were told."""
+    marks: deque[tuple[int, int, int]] = field(default_factory=deque)
+    """The camera's count of triggers, when it said so, and when it had last said another; only those that frames have not yet reached."""
 
     def add(self, *, incomplete: int = 0, overrun: int = 0, at_ns: int) -> None:
         """Note losses."""
@@ -102,11 +115,12 @@ class Owed:
             self.incomplete += incomplete
             self.overrun += overrun
             self.since_ns = at_ns if self.since_ns is None else self.since_ns
+            self.until_ns = at_ns
 
-    def mark(self, triggers: int, at_ns: int) -> None:
-        """Note the camera's count of triggers."""
+    def mark(self, triggers: int, at_ns: int, since_ns: int) -> None:
+        """Note the camera's count of triggers at ``at_ns``; its last trigger came after ``since_ns``."""
         if not self.marks or self.marks[-1][0] < triggers:
-            self.marks.append((triggers, at_ns))
+            self.marks.append((triggers, at_ns, since_ns))
 
     def reached(self, count: int) -> None:
         """Everything up to ``count`` triggers is accounted for."""
@@ -135,16 +149,16 @@ class Owed:
         times = [at_ns for at_ns in (self.since_ns, self.marks[0][1] if self.marks else None) if at_ns is not None]
         return min(times) + patience_ns if times else None
 
-    def take_due(self, now_ns: int, patience_ns: int, count: int | None) -> tuple[int, int]:
-        """How many frames are to be given up at ``now_ns``, and when the last of them was known."""
-        lost, known_ns = 0, 0
+    def take_due(self, now_ns: int, patience_ns: int, count: int | None) -> tuple[int, int, int]:
+        """How many frames are to be given up at ``now_ns``, and from when to when they were taken."""
+        lost, since_ns, known_ns = 0, now_ns, 0
         if self.since_ns is not None and self.since_ns + patience_ns <= now_ns:
-            lost, known_ns = self.incomplete + self.overrun, self.since_ns
+            lost, since_ns, known_ns = self.incomplete + self.overrun, self.since_ns, self.until_ns
         while self.marks and self.marks[0][1] + patience_ns <= now_ns:
-            triggers, at_ns = self.marks.popleft()
+            triggers, at_ns, after_ns = self.marks.popleft()
             if count is not None and triggers - count > 0:
-                lost, known_ns = max(lost, triggers - count), max(known_ns, at_ns)
-        return lost, known_ns
+                lost, since_ns, known_ns = max(lost, triggers - count), min(since_ns, after_ns), max(known_ns, at_ns)
+        return lost, since_ns, known_ns
 
     def clear(self) -> None:
         """Nothing is owed."""

@@ -7,32 +7,18 @@ the camera tells of ends in exactly one view, or lies in a blind interval.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from inspector.contract.records import Blind, Event, EventLevel, Reason
 from inspector.inspection.counters import FrameIds, Lost, Memory, Owed
-from inspector.inspection.views import ViewMaker
+from inspector.inspection.views import Seen, ViewMaker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from inspector.config.station import IdentityRules
     from inspector.contract.channel import FrameRecord, StatusRecord
-    from inspector.contract.records import View
     from inspector.inspection.clock import ClockMap
-
-
-@dataclass(slots=True)
-class Seen:
-    """What a record, or the passing of time, has shown."""
-
-    view: View | None = None
-    """The frame's own view; None: it opens none (a duplicate, or evidence for a part that is closed)."""
-    lost: list[View] = field(default_factory=list)
-    """Views without an image, UNINSPECTED from the start; they come before ``view``."""
-    events: list[Event] = field(default_factory=list)
-    blinds: list[Blind] = field(default_factory=list)
 
 
 class FrameTracker:
@@ -70,6 +56,7 @@ class FrameTracker:
 
     def restart(self) -> None:
         """A new incarnation of the camera process: numbers and camera clock may begin anew; what was not seen is blind."""
+        self._memory = Memory()
         self._forget()
         self._clock.restart()
 
@@ -94,6 +81,9 @@ class FrameTracker:
         seen = Seen()
         exposure_ns = self._clock.to_host(record.camera_ns, record.received_ns)
         self._owed.add(incomplete=record.incomplete_before, at_ns=record.received_ns)
+        if self._memory.delivered(record.frame_id, record.camera_ns):
+            self._tell(seen, "duplicate_frame", EventLevel.WARNING, f"frame {record.frame_id} was delivered twice", now_ns)
+            return seen
         latched = record.trigger_counter is not None
         if latched and (not self._latched or self._number is None):
             self._latched = True
@@ -102,7 +92,11 @@ class FrameTracker:
             self._tell(seen, "no_trigger_counter", EventLevel.WARNING, f"frame {record.frame_id} came without its trigger counter", now_ns)
         id_step = None if self._frame_id is None else self._ids.step(self._frame_id, record.frame_id)
         step = self._step(record, id_step)
-        number = self._first_number(record) if step is None or self._number is None else self._number + step
+        if step is None or self._number is None:
+            number = record.frame_id if record.trigger_counter is None else record.trigger_counter
+        else:
+            number = self._number + step
+        again = step == 0 and self._memory.camera_ns(number) is not None
         own = True
         if step is None:
             self._begin(seen, record, number, exposure_ns, now_ns)
@@ -114,7 +108,9 @@ class FrameTracker:
         else:
             own = self._not_forward(seen, record, number, exposure_ns, now_ns)
         if own:
-            seen.view = self._own_view(record, id_step, exposure_ns, now_ns, reason, repeated=latched and step == 0)
+            overtaken = id_step is not None and id_step < 0 and number != self._number
+            frame_no = self._frame_no + (id_step or 0) if overtaken else self._next_frame_no(record, id_step)
+            seen.view = self._views.own(record, frame_no, exposure_ns, now_ns, reason, repeated=again)
         return seen
 
     def status(self, record: StatusRecord) -> Seen:
@@ -129,33 +125,33 @@ class FrameTracker:
         if self._count is None:
             self._count = record.triggers
             self._base, self._base_ns = record.triggers, record.at_ns
+        since_ns = record.at_ns if self._counted_ns is None else self._counted_ns
         self._counted, self._counted_ns = record.triggers, record.at_ns
+        if not self._latched and record.triggers < self._count and (self._exposure_ns or 0) <= record.at_ns:
+            self._count = record.triggers  # more parts were opened than triggers came (ids began anew): that must hide no later loss
         if record.triggers > self._count:
-            self._owed.mark(record.triggers, record.at_ns)
+            self._owed.mark(record.triggers, record.at_ns, since_ns)
         return seen
 
     def expire(self, now_ns: int) -> Seen:
         """Give up what was counted and has given no frame within the deadline."""
         seen = Seen()
-        lost, known_ns = self._owed.take_due(now_ns, self._patience_ns, self._count)
+        lost, *when_ns = self._owed.take_due(now_ns, self._patience_ns, self._count)
         if lost > 0:
-            self._lose_tail(seen, lost, known_ns, now_ns, Reason.NO_FRAME)
+            self._lose_tail(seen, lost, (when_ns[0], when_ns[1]), now_ns, Reason.NO_FRAME)
         return seen
 
     def end(self, now_ns: int) -> Seen:
         """The camera is gone: what was counted and has given no frame is lost with it."""
         seen = Seen()
         far_ns = now_ns + (1 << 62)
-        lost, known_ns = self._owed.take_due(far_ns, self._patience_ns, self._count)
+        lost, *when_ns = self._owed.take_due(far_ns, self._patience_ns, self._count)
         if lost > 0:
-            self._lose_tail(seen, lost, known_ns, now_ns, Reason.CAMERA_LOST)
+            self._lose_tail(seen, lost, (when_ns[0], when_ns[1]), now_ns, Reason.CAMERA_LOST)
         self._owed.clear()
         return seen
 
     # Inside.
-
-    def _first_number(self, record: FrameRecord) -> int:
-        return record.frame_id if record.trigger_counter is None else record.trigger_counter
 
     def _step(self, record: FrameRecord, id_step: int | None) -> int | None:
         if self._number is None:
@@ -188,8 +184,10 @@ class FrameTracker:
             return False
         self._ahead = 0
         if gap - known > self._rules.max_gap:
+            # The last exposure as the clocks compare by now: their map may have been worse when it came.
+            elapsed_ns = max(0, record.camera_ns - self._camera_ns) if record.camera_ns and self._camera_ns else 0
             cause = f"{gap - known} frames are missing before frame {record.frame_id}, more than max_gap"
-            self._go_blind(seen, cause, exposure_ns, now_ns)
+            self._go_blind(seen, cause, exposure_ns - elapsed_ns, exposure_ns, now_ns)
             self._owed.reasons(gap - known)
         elif numbers:
             self._open_lost(seen, numbers, exposure_ns, now_ns)
@@ -207,8 +205,7 @@ class FrameTracker:
     def _not_forward(self, seen: Seen, record: FrameRecord, number: int, exposure_ns: int, now_ns: int) -> bool:
         """A number that was there before: a duplicate, a late frame, a repeated number, or a reset. True: it is a part of its own."""
         camera_ns = record.camera_ns
-        same_frame = self._latched and camera_ns == 0 and record.frame_id == self._frame_id
-        if same_frame or (camera_ns and self._memory.camera_ns(number) == camera_ns):
+        if self._latched and camera_ns == 0 and record.frame_id == self._frame_id:
             self._tell(seen, "duplicate_frame", EventLevel.WARNING, f"frame {record.frame_id} was delivered twice", now_ns)
             return False
         if self._memory.was_lost(number, camera_ns, exposure_ns):
@@ -218,7 +215,14 @@ class FrameTracker:
         before_base = self._latched and self._base is not None and number <= self._base
         if before_base and exposure_ns <= self._base_ns + self._patience_ns and self._memory.camera_ns(number) is None:
             self._memory.saw(number, camera_ns)  # triggered before the first status, delivered after it
-            self._camera_ns, self._exposure_ns, self._frame_id = camera_ns, exposure_ns, record.frame_id
+            self._camera_ns, self._exposure_ns = camera_ns, exposure_ns
+            return True
+        # Taken shortly before the last frame, but nothing accounts for it: the first frames were overtaken, or the numbers began anew since.
+        overtaken = camera_ns > 0 and 0 < self._camera_ns - camera_ns <= self._patience_ns
+        if overtaken and self._memory.camera_ns(number) is None:
+            self._memory.saw(number, camera_ns)
+            if self._count is not None and not self._latched and exposure_ns > self._base_ns:
+                self._count += 1
             return True
         if number == self._number and self._memory.camera_ns(number) is not None and camera_ns >= self._camera_ns:
             self._tell(seen, "repeated_number", EventLevel.WARNING, f"a new exposure came with the old number {number}", now_ns)
@@ -233,10 +237,11 @@ class FrameTracker:
 
     def _reset(self, seen: Seen, name: str, detail: str, until_ns: int, now_ns: int) -> None:
         self._tell(seen, name, EventLevel.WARNING, detail, now_ns)
-        self._go_blind(seen, detail, until_ns, now_ns)
-        latched, exposure_ns, frame_id, frame_no, camera_ns = self._latched, self._exposure_ns, self._frame_id, self._frame_no, self._camera_ns
+        self._go_blind(seen, detail, until_ns, until_ns, now_ns)
+        kept = {name: getattr(self, name) for name in ("_latched", "_exposure_ns", "_frame_id", "_frame_no", "_camera_ns")}
         self._forget()
-        self._latched, self._exposure_ns, self._frame_id, self._frame_no, self._camera_ns = latched, exposure_ns, frame_id, frame_no, camera_ns
+        for name, value in kept.items():
+            setattr(self, name, value)
 
     def _advance(self, record: FrameRecord, number: int, exposure_ns: int) -> None:
         if self._latched:
@@ -249,13 +254,14 @@ class FrameTracker:
         self._camera_ns, self._exposure_ns = record.camera_ns, exposure_ns
         self._memory.saw(number, record.camera_ns)
 
-    def _lose_tail(self, seen: Seen, lost: int, known_ns: int, now_ns: int, rest: Reason) -> None:
-        """Give up ``lost`` frames after the last one."""
+    def _lose_tail(self, seen: Seen, lost: int, when_ns: tuple[int, int], now_ns: int, rest: Reason) -> None:
+        """Give up ``lost`` frames after the last one, taken between two times."""
+        since_ns, known_ns = when_ns
         start = None
         if self._latched or self._frame_id is None:
             start = self._number if self._latched and self._number is not None else self._count
         if lost > self._rules.max_gap:
-            self._go_blind(seen, f"{lost} triggers gave no frame, more than max_gap", known_ns, now_ns)
+            self._go_blind(seen, f"{lost} triggers gave no frame, more than max_gap", since_ns, known_ns, now_ns)
             self._owed.reasons(lost)
         else:
             numbers: list[int | None] = [None if start is None else start + 1 + i for i in range(lost)]
@@ -278,14 +284,15 @@ class FrameTracker:
         since_ns = self._exposure_ns if self._exposure_ns is not None else until_ns
         seen.lost += self._views.lost(triggers, self._owed.reasons(len(triggers), rest), (since_ns, until_ns), now_ns)
 
-    def _own_view(self, record: FrameRecord, id_step: int | None, exposure_ns: int, now_ns: int, reason: Reason | None, *, repeated: bool) -> View:
+    def _next_frame_no(self, record: FrameRecord, id_step: int | None) -> int:
         self._frame_no = record.frame_id if id_step is None else self._frame_no + (id_step if id_step > 0 else 1)
         self._frame_id = record.frame_id
-        return self._views.own(record, self._frame_no, exposure_ns, now_ns, reason, repeated=repeated)
+        return self._frame_no
 
-    def _go_blind(self, seen: Seen, cause: str, until_ns: int, now_ns: int) -> None:
-        since_ns = self._exposure_ns if self._exposure_ns is not None else self._base_ns or until_ns
-        seen.blinds.append(Blind(self._camera, min(since_ns, until_ns), until_ns, cause))
+    def _go_blind(self, seen: Seen, cause: str, since_ns: int, until_ns: int, now_ns: int) -> None:
+        """Blind from the last exposure, or ``since_ns`` if that is earlier."""
+        last_ns = self._exposure_ns if self._exposure_ns is not None else self._base_ns or until_ns
+        seen.blinds.append(Blind(self._camera, min(last_ns, since_ns, until_ns), until_ns, cause))
         self._tell(seen, "gap", EventLevel.ERROR, cause, now_ns)
 
     def _tell(self, seen: Seen, name: str, level: EventLevel, detail: str, now_ns: int) -> None:

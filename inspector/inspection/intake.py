@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from inspector.config.station import IdentityRules
     from inspector.contract.records import Blind, View
     from inspector.contract.ring import Ring
-    from inspector.inspection.identity import Seen
+    from inspector.inspection.views import Seen
 
 _BATCH = 64
 """Records taken from one camera before the others have their turn."""

@@ -1,7 +1,8 @@
-"""Makes the views of one camera."""
+"""What a record has shown, and the making of one camera's views."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from inspector.contract.records import View
@@ -10,7 +11,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from inspector.contract.channel import FrameRecord
-    from inspector.contract.records import Reason
+    from inspector.contract.records import Blind, Event, Reason
+
+
+@dataclass(slots=True)
+class Seen:
+    """What a record, or the passing of time, has shown."""
+
+    view: View | None = None
+    """The frame's own view; None: it opens none (a duplicate, or evidence for a part that is closed)."""
+    lost: list[View] = field(default_factory=list)
+    """Views without an image, UNINSPECTED from the start; they come before ``view``."""
+    events: list[Event] = field(default_factory=list)
+    blinds: list[Blind] = field(default_factory=list)
 
 
 class ViewMaker:
