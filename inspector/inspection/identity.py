@@ -238,10 +238,10 @@ class FrameTracker:
     def _reset(self, seen: Seen, name: str, detail: str, until_ns: int, now_ns: int) -> None:
         self._tell(seen, name, EventLevel.WARNING, detail, now_ns)
         self._go_blind(seen, detail, until_ns, until_ns, now_ns)
-        kept = {name: getattr(self, name) for name in ("_latched", "_exposure_ns", "_frame_id", "_frame_no", "_camera_ns")}
+        kept = {each: getattr(self, each) for each in ("_latched", "_exposure_ns", "_frame_id", "_frame_no", "_camera_ns")}
         self._forget()
-        for name, value in kept.items():
-            setattr(self, name, value)
+        for each, value in kept.items():
+            setattr(self, each, value)
 
     def _advance(self, record: FrameRecord, number: int, exposure_ns: int) -> None:
         if self._latched:
