@@ -70,7 +70,7 @@ class Incarnation:
 
 
 class CameraSupervisor:
-    """Keeps one camera process alive. Callbacks run in its thread and must return soon."""
+    """Keeps one camera process alive. Callbacks run in its thread and must return soon; blind from its making until the camera streams."""
 
     def __init__(
         self,
@@ -99,6 +99,8 @@ class CameraSupervisor:
         self._state = CameraState.OPENING
         self._told = (CameraState.STOPPED, "")
         self._thread = threading.Thread(target=self._run, name=f"supervisor-{config.name}")
+        # Told before anything else: at no instant does a station look as if it saw while its camera was never open.
+        self._blindness.begin(time.monotonic_ns(), "the camera is not open yet")
 
     @property
     def state(self) -> CameraState:
@@ -106,7 +108,7 @@ class CameraSupervisor:
         return self._state
 
     def start(self) -> None:
-        """Start the thread; the station is blind on this camera until it streams."""
+        """Start the thread."""
         self._thread.start()
 
     def send(self, command: CameraCommand) -> bool:
@@ -141,7 +143,6 @@ class CameraSupervisor:
 
     def _run(self) -> None:
         config = self._config
-        self._blindness.begin(time.monotonic_ns(), "the camera is not open yet")
         pause_s = config.restart_min_s
         while not self._stopping.is_set():
             started = time.monotonic()

@@ -158,16 +158,21 @@ def _absolute(station: Station, base: Path) -> Station:
     )
 
 
-def _missing_files(files: StationFiles, source: Path) -> list[str]:
-    problems = []
-    for index, camera in enumerate(files.station.cameras):
-        for key, path in (("producer", camera.producer), ("images", camera.images)):
-            if path is not None and not path.exists():
-                problems.append(f"{source}: cameras.{index}.{key}: no such file: {path}")
-    if not files.product.detector.engine.is_file():
-        problems.append(f"{files.station.product}: detector.engine: no such file: {files.product.detector.engine} (make it with `inspector compile`)")
+def _missing_in_station(station: Station, source: Path) -> list[str]:
+    paths = (
+        (index, key, path) for index, camera in enumerate(station.cameras) for key, path in (("producer", camera.producer), ("images", camera.images))
+    )
+    return [f"{source}: cameras.{index}.{key}: no such file: {path}" for index, key, path in paths if path is not None and not path.exists()]
+
+
+def _missing_in_product(product: Product, source: Path) -> list[str]:
+    engine = product.detector.engine
+    return [] if engine.is_file() else [f"{source}: detector.engine: no such file: {engine} (make it with `inspector compile`)"]
+
+
+def _group_problems(files: StationFiles, source: Path) -> list[str]:
     known = {camera.name for camera in files.station.cameras}
-    problems += [f"{files.station.product}: views: {name}: the station has no such camera" for name in files.product.views if name not in known]
+    problems = [f"{files.station.product}: views: {name}: the station has no such camera" for name in files.product.views if name not in known]
     if files.product.views:
         problems += [
             f"{source}: cameras.{index}.identity.part_id: a group of cameras needs an id of the line (trigger_counter or encoder), not 'frame'"
@@ -189,20 +194,22 @@ def read_station(path: Path) -> StationFiles:
     values = load_toml(path)
     product_path = path.parent / str(values.get("product", ""))
     try:
-        station = parse_section(str(path), values, Station)
+        station = _absolute(parse_section(str(path), values, Station), path.parent.absolute())
+        problems += _missing_in_station(station, path)
     except ConfigError as error:
         problems += error.problems
     if "product" in values:
         try:
             product = read_toml(product_path, Product)
+            engine = product_path.parent / product.detector.engine
+            product = product.model_copy(update={"detector": product.detector.model_copy(update={"engine": engine})})
+            problems += _missing_in_product(product, product_path)
         except ConfigError as error:
             problems += error.problems
     if station is None or product is None:
         raise ConfigError(problems)
-    engine = product_path.parent / product.detector.engine
-    product = product.model_copy(update={"detector": product.detector.model_copy(update={"engine": engine})})
-    files = StationFiles(station=_absolute(station, path.parent.absolute()), product=product)
-    problems += _missing_files(files, path)
+    files = StationFiles(station=station, product=product)
+    problems += _group_problems(files, path)
     if problems:
         raise ConfigError(problems)
     return files
