@@ -144,6 +144,8 @@ class Intake:
 
     def stop(self, deadline_s: float) -> bool:
         """Take what the camera processes have told, then end. Stop the supervisors first. True: it ended in time."""
+        if self._wake < 0:
+            return True
         self._stopping.set()
         os.eventfd_write(self._wake, 1)
         if self._thread.ident is not None:
@@ -151,6 +153,7 @@ class Intake:
         if self._thread.is_alive():
             return False
         os.close(self._wake)
+        self._wake = -1
         return True
 
     # The intake thread.

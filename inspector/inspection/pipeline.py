@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from collections import deque
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -128,6 +129,7 @@ class Inspection:
             self._loop()
         except Exception as error:  # noqa: BLE001 - whatever it is, the daemon must know that nothing is inspected any more
             self._leaving = Reason.ENGINE_ERROR
+            _forget_images(error)
             self._on_failure(error)
         finally:
             self._give_up(self._leaving)
@@ -233,3 +235,11 @@ class Inspection:
         for image in left:
             self._propose(Proposal(image.view.ticket, Outcome.UNINSPECTED, reason, "the inspection has ended"))
             image.release()
+
+
+def _forget_images(error: BaseException) -> None:
+    """The error outlives the inspection, and the variables that its traceback keeps would keep the ring mapped."""
+    link: BaseException | None = error
+    while link is not None:
+        traceback.clear_frames(link.__traceback__)
+        link = link.__cause__ or link.__context__

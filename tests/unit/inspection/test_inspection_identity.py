@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Literal
 
 import msgspec
 import pytest
@@ -109,7 +110,7 @@ def test_steps_of_a_wrapping_counter(bits: int, first: int, last: int, frame_id:
 
 
 @pytest.mark.parametrize("first", [0, 1])
-def test_a_wrap_is_no_gap_and_frame_no_goes_on(first: int) -> None:
+def test_a_wrap_is_no_gap_and_frame_no_goes_on(first: Literal[0, 1]) -> None:
     watched = Watched(IdentityRules(frame_id_bits=16, frame_id_first_after_wrap=first))
     ids = [65534, 65535, first, first + 1]
     for index, number in enumerate(ids):
@@ -324,7 +325,7 @@ FATES = ["ok", "ok", "ok", "drop", "incomplete", "duplicate", "late", "unsent"]
     max_gap=st.sampled_from([2, 100]),
 )
 def test_every_trigger_is_one_view_or_blind(  # noqa: PLR0912 - one model camera, all its faults
-    fates: list[str], latched: bool, bits: int, first: int, before_wrap: int, reset_at: int | None, every: int, max_gap: int
+    fates: list[str], latched: bool, bits: Literal[16, 32, 64], first: Literal[0, 1], before_wrap: int, reset_at: int | None, every: int, max_gap: int
 ) -> None:
     rules = IdentityRules(part_id="trigger_counter" if latched else "frame", max_gap=max_gap, frame_id_bits=bits, frame_id_first_after_wrap=first)
     watched = Watched(rules)

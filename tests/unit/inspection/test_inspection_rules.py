@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from inspector.config.product import ClassRule, DetectorRules, Product, Region, ValidityRules
+from inspector.contract.records import Box, Outcome
+from inspector.engine.detector import Detections
+from inspector.inspection.clock import ClockMap
+from inspector.inspection.rules import DefectRules
+from inspector.inspection.validity import ValidityGate
+
+MS = 1_000_000
+
+
+def product(px_per_mm: float | None = None, **rules: object) -> Product:
+    return Product(name="p", version="1", deadline_ms=100, px_per_mm=px_per_mm, detector=DetectorRules(engine="engine", **rules))  # type: ignore[arg-type]
+
+
+def found(*items: tuple[int, float, tuple[float, float, float, float]]) -> Detections:
+    return Detections(
+        np.array([box for _, _, box in items], np.float32).reshape(-1, 4),
+        np.array([score for _, score, _ in items], np.float32),
+        np.array([label for label, _, _ in items], np.int32),
+        ("dent", "scratch"),
+        0.0,
+        0.0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("rules", "counts"),
+    [
+        ({}, True),
+        ({"threshold": 0.75}, True),
+        ({"threshold": 0.76}, False),
+        ({"threshold": 0.9, "classes": {"dent": ClassRule(threshold=0.5)}}, True),
+        ({"classes": {"dent": ClassRule(threshold=0.8)}}, False),
+        ({"classes": {"dent": ClassRule(ignore=True)}}, False),
+        ({"classes": {"scratch": ClassRule(ignore=True)}}, True),
+        ({"min_side_px": 20}, True),
+        ({"min_side_px": 20.5}, False),
+        ({"min_side_px": 50, "classes": {"dent": ClassRule(min_side_px=0)}}, True),
+        ({"regions": (Region(x1_px=15, y1_px=5, x2_px=30, y2_px=20),)}, True),
+        ({"regions": (Region(x1_px=21, y1_px=0, x2_px=30, y2_px=20),)}, False),
+        ({"regions": (Region(x1_px=0, y1_px=0, x2_px=1, y2_px=1), Region(x1_px=20, y1_px=10, x2_px=30, y2_px=20))}, True),
+    ],
+)
+def test_what_counts(rules: dict[str, object], counts: bool) -> None:
+    outcome, (defect,) = DefectRules(product(None, **rules), "net").apply(found((0, 0.75, (10, 5, 30, 15))), "top")
+    assert defect.counted is counts
+    assert outcome is (Outcome.REJECT if counts else Outcome.PASS)
+    assert defect.score == 0.75, "the raw score is kept"
+
+
+def test_a_defect_has_its_place_in_mm() -> None:
+    _, (defect,) = DefectRules(product(px_per_mm=2), "net").apply(found((1, 0.9, (10, 4, 30, 14))), "top")
+    assert (defect.name, defect.source, defect.camera) == ("scratch", "net", "top")
+    assert defect.box_mm == Box(5, 2, 15, 7)
+    assert defect.area_mm2 == 50
+    _, (without,) = DefectRules(product(), "net").apply(found((1, 0.9, (10, 4, 30, 14))), "top")
+    assert (without.box_mm, without.area_mm2) == (None, None)
+
+
+def test_nothing_found_passes() -> None:
+    assert DefectRules(product(), "net").apply(found(), "top") == (Outcome.PASS, ())
+
+
+def grey(value: int, seed: int = 0) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    noise = np.random.default_rng(seed).integers(0, 3, (96, 128))
+    return (noise + value).clip(0, 255).astype(np.uint8)
+
+
+def test_an_ordinary_image_is_valid() -> None:
+    gate = ValidityGate(ValidityRules())
+    assert gate.check("a", grey(100)) == ""
+    assert gate.check("b", grey(100)) == "", "another camera's image"
+
+
+def test_black_and_saturated_have_their_limits() -> None:
+    gate = ValidityGate(ValidityRules(black_below=20, saturated_level=200, saturated_share=0.25))
+    assert "black" in gate.check("a", grey(10))
+    assert gate.check("a", grey(30)) == ""
+    image = grey(100)
+    image[:40] = 220
+    assert "saturated" in gate.check("a", image)
+    image[20:40] = 100
+    assert gate.check("a", image) == ""
+
+
+@pytest.mark.parametrize("padding", [0, 5])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_frozen_is_byte_by_byte(padding: int, channels: int) -> None:
+    gate = ValidityGate(ValidityRules())
+    rows = np.random.default_rng(1).integers(50, 150, (20, 30 * channels + padding), dtype=np.uint8)
+
+    def image() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+        cut = rows[:, : 30 * channels]
+        return cut if channels == 1 else np.ndarray((20, 30, 3), np.uint8, buffer=rows, strides=(rows.strides[0], 3, 1))
+
+    assert gate.check("a", image()) == ""
+    if padding:
+        rows[:, -1] += 1  # what lies between the rows is no part of the image
+    assert "frozen" in gate.check("a", image())
+    assert "frozen" in gate.check("a", image())
+    rows[19, 30 * channels - 1] ^= 1
+    assert gate.check("a", image()) == ""
+    assert ValidityGate(ValidityRules(frozen=False)).check("a", image()) == ""
+
+
+def test_every_colour_of_a_bayer_pattern_is_sampled() -> None:
+    image = np.full((70, 70), 10, np.uint8)
+    image[1::2, 1::2] = 255
+    assert "saturated" in ValidityGate(ValidityRules(saturated_share=0.2)).check("a", image)
+
+
+def test_the_clock_map_takes_the_least_delay() -> None:
+    clock = ClockMap()
+    offset = 123_456 * MS
+    delays = [9, 5, 7, 3, 8, 4]
+    exposures = [clock.to_host(index * 10 * MS + 1, index * 10 * MS + 1 + offset + delay * MS) for index, delay in enumerate(delays)]
+    assert exposures[3] == 30 * MS + 1 + offset + 3 * MS
+    assert exposures[5] - exposures[3] == 20 * MS, "once the least delay is known, distances are the camera's own"
+    assert clock.to_host(0, 77) == 77
+
+
+def test_the_clock_map_follows_drift_and_survives_a_reset() -> None:
+    clock = ClockMap(window_ns=1000 * MS)
+    for index in range(1, 1000):
+        camera_ns = index * 10 * MS
+        host_ns = camera_ns + camera_ns // 5_000  # 200 ppm
+        error = clock.to_host(camera_ns, host_ns + 2 * MS) - host_ns
+        assert 0 <= error <= 2 * MS + 1
+        assert error >= 2 * MS - 2 * 1000 * MS // 5_000 - 10 * MS // 5_000
+    assert clock.restarts == 0
+    assert clock.to_host(1, 20_000 * MS) == 20_000 * MS
+    assert clock.restarts == 1
+    clock.restart()
+    assert clock.to_host(500 * MS, 7 * MS) == 7 * MS

@@ -1,0 +1,485 @@
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from inspector.config.product import DetectorRules, Product, ValidityRules
+from inspector.config.station import IdentityRules
+from inspector.contract.channel import CameraMessage, CameraState, EndRecord, FrameRecord, OpenedRecord, StatusRecord, encode
+from inspector.contract.errors import EngineError
+from inspector.contract.records import Blind, Event, Outcome, Picture, Proposal, Reason, View
+from inspector.contract.ring import Ring
+from inspector.engine.base import EngineLostError, Ticket
+from inspector.engine.detector import Detections
+from inspector.inspection.images import QueuedImage, Slots
+from inspector.inspection.intake import Intake, IntakeCamera
+from inspector.inspection.pipeline import Inspection
+from inspector.inspection.rules import DefectRules
+from inspector.inspection.validity import ValidityGate
+from inspector.watchdog import StageStamp
+
+WIDTH, HEIGHT = 32, 24
+
+
+class Line:
+    """Keeps what the line thread would be told."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.views: list[View] = []
+        self.proposals: list[Proposal] = []
+        self.blinds: list[Blind] = []
+        self.events: list[Event] = []
+        self.is_simulated: dict[str, bool] = {}
+
+    def _keep(self, kept: list, item: object) -> None:  # type: ignore[type-arg]
+        with self.changed:
+            kept.append(item)
+            self.changed.notify_all()
+
+    def open(self, view: View) -> None:
+        self._keep(self.views, view)
+
+    def propose(self, proposal: Proposal) -> None:
+        self._keep(self.proposals, proposal)
+
+    def blind(self, blind: Blind) -> None:
+        self._keep(self.blinds, blind)
+
+    def event(self, event: Event) -> None:
+        self._keep(self.events, event)
+
+    def simulated(self, camera: str, *, simulated: bool) -> None:
+        self.is_simulated[camera] = simulated
+
+    def until(self, reached: Callable[[], bool]) -> None:
+        with self.changed:
+            assert self.changed.wait_for(reached, 10), (self.views, self.proposals, self.events)
+
+
+@dataclass
+class Life:
+    """One incarnation, as a supervisor hands it over, with the camera process's end."""
+
+    generation: int = 1
+
+    def __post_init__(self) -> None:
+        self.channel, self.process = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.done = threading.Event()
+        self.held: set[int] = set()
+
+    def receive(self) -> bytes:
+        return self.channel.recv(65536)
+
+    def drained(self, held: set[int]) -> None:
+        self.held = held
+        self.done.set()
+
+    def say(self, message: CameraMessage) -> None:
+        self.process.send(encode(message))
+
+    def die(self) -> None:
+        self.process.close()
+
+
+@dataclass
+class Bench:
+    """An intake on a real ring, whose images go to ``queued``."""
+
+    line: Line
+    ring: Ring
+    intake: Intake
+    queued: list[QueuedImage]
+    failures: list[BaseException]
+    frame_id: int = 0
+    lives: list[Life] = field(default_factory=list)
+
+    def live(self, generation: int = 1) -> Life:
+        life = Life(generation)
+        self.lives.append(life)
+        self.intake.attach("top", life)
+        return life
+
+    def frame(self, life: Life, *, slot: int | None = None, size: int = WIDTH * HEIGHT, trigger: int | None = None, step: int = 1) -> None:
+        self.frame_id += step
+        if slot is None:
+            slot = self.ring.claim()
+            assert slot >= 0
+            self.ring.pixels(slot, WIDTH * HEIGHT)[:] = 100 + self.frame_id % 50
+            self.ring.fill(slot)
+        life.say(frame(self.frame_id, slot=slot, size=size, trigger=trigger))
+
+
+def frame(frame_id: int, *, slot: int = 0, size: int = WIDTH * HEIGHT, trigger: int | None = None) -> FrameRecord:
+    now = time.monotonic_ns()
+    return FrameRecord(slot, frame_id, now, now, WIDTH, HEIGHT, WIDTH, "Mono8", size, None, trigger, None, 0)
+
+
+@contextmanager
+def bench(deadline_ms: float = 60_000, slots: int = 4, rules: IdentityRules | None = None) -> Iterator[Bench]:
+    fd = Ring.create(slots, WIDTH * HEIGHT)
+    ring = Ring(fd)
+    line, queued, failures = Line(), [], []  # type: ignore[var-annotated]
+    intake = Intake([IntakeCamera("top", rules or IdentityRules(), ring)], deadline_ms, count(1), line, queued.append, failures.append)
+    intake.start()
+    made = Bench(line, ring, intake, queued, failures)
+    try:
+        yield made
+    finally:
+        for life in made.lives:
+            life.die()
+        assert intake.stop(10)  # once more does no harm
+        made.queued.clear()
+        ring.close()
+        os.close(fd)
+
+
+OPENED = OpenedRecord("model", "42", "1.0", True, WIDTH, HEIGHT, "Mono8", {}, 1)
+
+
+def test_frames_become_views_and_queued_images() -> None:
+    with bench() as at:
+        life = at.live()
+        life.say(OPENED)
+        life.say(StatusRecord(CameraState.STREAMING, time.monotonic_ns(), 7, 0, 2))
+        at.frame(life)
+        at.frame(life)
+        at.line.until(lambda: len(at.line.views) == 2)
+        life.die()
+        assert life.done.wait(10)
+        assert [image.view for image in at.queued] == at.line.views
+        assert len(life.held) == 2
+        assert at.line.is_simulated == {"top": True}
+        account = at.intake.snapshot()["top"]
+        assert (account.opened, account.frames, account.triggers, account.underruns, account.held_slots) == (OPENED, 2, 7, 2, 2)
+        assert account.state is CameraState.LOST
+        for image in at.queued:
+            image.release()
+            image.release()  # twice is once
+        assert at.ring.filled == 0
+
+
+def test_no_slot_too_large_and_duplicate_need_no_inspection() -> None:
+    with bench() as at:
+        life = at.live()
+        at.frame(life)
+        at.frame(life, slot=-1)
+        at.frame(life, size=0)
+        slot = at.ring.claim()
+        at.ring.fill(slot)
+        record = FrameRecord(slot, at.frame_id, at.lives[0].generation, 1, 1, 1, 1, "Mono8", 1, None, None, None, 0)
+        life.say(record)
+        life.die()
+        assert life.done.wait(10)
+        assert [view.reason for view in at.line.views[:3]] == [None, Reason.OVERRUN, Reason.IMAGE_INVALID]
+        assert life.held == {image.record.slot for image in at.queued}
+
+
+def test_records_that_could_not_be_sent_are_overruns() -> None:
+    with bench() as at:
+        life = at.live()
+        at.frame(life)
+        at.line.until(lambda: len(at.line.views) == 1)
+        at.ring.count_unsent()
+        at.ring.count_unsent()
+        at.frame(life, step=3)
+        at.line.until(lambda: len(at.line.views) == 4)
+        assert [view.reason for view in at.line.views] == [None, Reason.OVERRUN, Reason.OVERRUN, None]
+        at.ring.count_unsent()
+        life.die()  # told by nothing but the header
+        assert life.done.wait(10)
+        assert at.line.views[-1].reason is Reason.OVERRUN
+
+
+def test_a_counted_trigger_is_given_up_by_time_alone() -> None:
+    with bench(deadline_ms=30, rules=IdentityRules(part_id="trigger_counter")) as at:
+        life = at.live()
+        life.say(StatusRecord(CameraState.STREAMING, time.monotonic_ns(), 0, 0, 0))
+        life.say(StatusRecord(CameraState.STREAMING, time.monotonic_ns(), 1, 0, 0))
+        at.line.until(lambda: len(at.line.views) == 1)
+        assert (at.line.views[0].part_id, at.line.views[0].reason) == ("1", Reason.NO_FRAME)
+
+
+def test_the_next_process_begins_anew() -> None:
+    with bench(rules=IdentityRules(part_id="trigger_counter")) as at:
+        first = at.live()
+        first.say(StatusRecord(CameraState.STREAMING, time.monotonic_ns(), 0, 0, 0))
+        first.say(StatusRecord(CameraState.STREAMING, time.monotonic_ns(), 2, 0, 0))
+        first.say(EndRecord("unplugged", time.monotonic_ns()))
+        first.die()
+        assert first.done.wait(10)
+        assert [(view.part_id, view.reason) for view in at.line.views] == [("1", Reason.CAMERA_LOST), ("2", Reason.CAMERA_LOST)]
+        second = at.live(2)
+        at.frame(second, trigger=1)
+        at.line.until(lambda: len(at.line.views) == 3)
+        assert at.line.views[-1].reason is None
+        assert at.line.blinds == []
+        assert at.intake.snapshot()["top"].starts == 2
+
+
+def test_what_was_said_before_the_stop_is_taken() -> None:
+    with bench(slots=300) as at:
+        life = at.live()
+        for _ in range(200):
+            at.frame(life)
+        assert at.intake.stop(10)
+        assert len(at.line.views) == 200
+        assert life.done.is_set()
+
+
+def test_nonsense_from_a_process_reaches_the_daemon() -> None:
+    with bench() as at:
+        life = at.live()
+        life.process.send(b"nonsense")
+        assert life.done.wait(10)
+        assert len(at.failures) == 1
+
+
+class Engine:
+    """A detector whose findings and failures are set by image."""
+
+    in_flight = 2
+    name = "net"
+
+    def __init__(self) -> None:
+        self.findings: dict[int, list[tuple[str, float, tuple[float, float, float, float]]]] = {}
+        self.submit_errors: dict[int, Callable[[], EngineError]] = {}
+        self.collect_errors: dict[int, Callable[[], EngineError]] = {}
+        self.gate = threading.Event()
+        self.gate.set()
+        self.log: list[str] = []
+        self.shapes: list[tuple[int, ...]] = []
+        self.number = 0
+
+    def submit(self, image: NDArray[np.uint8]) -> Ticket:
+        self.number += 1
+        if self.number in self.submit_errors:
+            error = self.submit_errors[self.number]
+            raise error()
+        self.log.append(f"submit {self.number}")
+        self.shapes.append(image.shape)
+        return Ticket(self.number, 1)
+
+    def collect(self, ticket: Ticket) -> Detections:
+        assert self.gate.wait(10)
+        self.log.append(f"collect {ticket.number}")
+        if ticket.number in self.collect_errors:
+            error = self.collect_errors[ticket.number]
+            raise error()
+        found = self.findings.get(ticket.number, [])
+        classes = ("dent", "scratch")
+        return Detections(
+            np.array([box for _, _, box in found], np.float32).reshape(-1, 4),
+            np.array([score for _, score, _ in found], np.float32),
+            np.array([classes.index(name) for name, _, _ in found], np.int32),
+            classes,
+            0.5,
+            1.5,
+        )
+
+
+class Pool:
+    """A picture source of one buffer."""
+
+    def __init__(self) -> None:
+        self.left = 1
+
+    def take(self, camera: str, pixels: NDArray[np.uint8]) -> Picture | None:
+        if not self.left:
+            return None
+        self.left -= 1
+        return Picture(camera, pixels.copy(), 0)
+
+
+@dataclass
+class Stage:
+    line: Line
+    engine: Engine
+    inspection: Inspection
+    ring: Ring
+    slots: Slots
+    stamp: StageStamp
+    failures: list[BaseException]
+    ticket: int = 0
+
+    def image(
+        self, *, in_s: float = 60, value: int | None = None, size: int = WIDTH * HEIGHT, pixel_format: str = "Mono8", width: int = WIDTH
+    ) -> QueuedImage:
+        self.ticket += 1
+        slot = self.ring.claim()
+        assert slot >= 0
+        self.ring.pixels(slot, WIDTH * HEIGHT)[:] = 100 + self.ticket if value is None else value
+        self.ring.fill(slot)
+        self.slots.hold(slot)
+        now = time.monotonic_ns()
+        view = View(self.ticket, "top", None, self.ticket, self.ticket, None, None, now, now, now + int(in_s * 1e9), transfer_ms=1.0)
+        record = FrameRecord(slot, self.ticket, now, now, width, HEIGHT, width, pixel_format, size, None, None, None, 0)
+        return QueuedImage(view, record, OPENED, self.slots)
+
+    def proposals(self, number: int) -> list[Proposal]:
+        self.line.until(lambda: len(self.line.proposals) >= number)
+        return self.line.proposals
+
+
+@contextmanager
+def stage(validity: ValidityRules | None = None, *, start: bool = True) -> Iterator[Stage]:
+    fd = Ring.create(8, WIDTH * HEIGHT)
+    ring = Ring(fd)
+    line, engine, failures = Line(), Engine(), []  # type: ignore[var-annotated]
+    product = Product(name="p", version="1", deadline_ms=100, detector=DetectorRules(engine="engine"))  # type: ignore[arg-type]
+    stamp = StageStamp("inspection")
+    inspection = Inspection(
+        engine, ValidityGate(validity or ValidityRules()), DefectRules(product, "net"), line.propose, Pool(), stamp, failures.append
+    )
+    if start:
+        inspection.start()
+    made = Stage(line, engine, inspection, ring, Slots(ring), stamp, failures)
+    try:
+        yield made
+    finally:
+        engine.gate.set()
+        assert inspection.stop(10)
+        assert made.slots.held() == set(), "every image is released"
+        assert ring.filled == 0
+        ring.close()
+        os.close(fd)
+
+
+def test_images_are_proposed_in_order_with_their_times() -> None:
+    with stage() as at:
+        at.engine.findings[2] = [("dent", 0.9, (1, 2, 11, 22)), ("scratch", 0.1, (0, 0, 5, 5))]
+        at.engine.findings[3] = [("dent", 0.9, (1, 2, 11, 22))]
+        for _ in range(3):
+            at.inspection.put(at.image())
+        first, second, third = at.proposals(3)
+        assert [first.ticket, second.ticket, third.ticket] == [1, 2, 3]
+        assert [first.outcome, second.outcome, third.outcome] == [Outcome.PASS, Outcome.REJECT, Outcome.REJECT]
+        assert [(one.name, one.counted) for one in second.defects] == [("dent", True), ("scratch", False)]
+        assert second.picture is not None
+        assert second.picture.pixels[0, 0] == 102
+        assert third.picture is None, "the pool is empty: the verdict goes on without a picture"
+        assert (first.times.transfer_ms, first.times.preprocess_ms is not None, first.times.engine_ms) == (1.0, True, 1.5)
+
+
+def test_two_images_are_under_way_at_once() -> None:
+    with stage(start=False) as at:
+        for _ in range(3):
+            at.inspection.put(at.image())
+        assert at.inspection.waiting() == 3
+        at.inspection.start()
+        at.proposals(3)
+        assert at.engine.log == ["submit 1", "submit 2", "collect 1", "submit 3", "collect 2", "collect 3"]
+
+
+def test_an_expired_image_costs_no_engine_time() -> None:
+    with stage() as at:
+        at.inspection.put(at.image(in_s=-1))
+        at.inspection.put(at.image())
+        (only,) = at.proposals(1)
+        assert only.ticket == 2
+        assert at.engine.number == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"value": 0}, "black"),
+        ({"value": 255}, "saturated"),
+        ({"width": 30}, "30x24 px, not 32x24"),
+        ({"pixel_format": "RGB8"}, "RGB8, not Mono8"),
+        ({"size": 100}, "100 bytes are no 32x24"),
+        ({"pixel_format": "Mono12"}, "Mono12"),
+    ],
+)
+def test_an_invalid_image_is_told_by_a_sentence(wrong: dict[str, object], sentence: str) -> None:
+    with stage() as at:
+        at.inspection.put(at.image(**wrong))  # type: ignore[arg-type]
+        (said,) = at.proposals(1)
+        assert (said.outcome, said.reason) == (Outcome.UNINSPECTED, Reason.IMAGE_INVALID)
+        assert sentence in said.detail
+        assert at.engine.number == 0
+
+
+def test_a_frozen_image_is_invalid() -> None:
+    with stage() as at:
+        for _ in range(2):
+            at.inspection.put(at.image(value=77))
+        at.inspection.put(at.image(value=78))
+        said = {one.ticket: one.reason for one in at.proposals(3)}
+        assert said == {1: None, 2: Reason.IMAGE_INVALID, 3: None}
+
+
+def test_while_paused_nothing_is_inspected() -> None:
+    with stage() as at:
+        at.inspection.pause(paused=True)
+        assert at.inspection.paused
+        at.inspection.put(at.image())
+        assert at.proposals(1)[0].reason is Reason.PAUSED
+        at.inspection.pause(paused=False)
+        at.inspection.put(at.image())
+        assert at.proposals(2)[1].outcome is Outcome.PASS
+
+
+def test_an_engine_failure_is_told_for_exactly_its_parts() -> None:
+    with stage() as at:
+        at.engine.submit_errors[1] = lambda: EngineError("refused")
+        at.engine.collect_errors[2] = lambda: EngineError("failed")
+        for _ in range(3):
+            at.inspection.put(at.image())
+        said = {one.ticket: (one.outcome, one.reason, one.detail) for one in at.proposals(3)}
+        assert said == {
+            1: (Outcome.UNINSPECTED, Reason.ENGINE_ERROR, "refused"),
+            2: (Outcome.UNINSPECTED, Reason.ENGINE_ERROR, "failed"),
+            3: (Outcome.PASS, None, ""),
+        }
+        assert at.failures == []
+
+
+@pytest.mark.parametrize("where", ["submit_errors", "collect_errors"])
+def test_an_engine_that_is_lost_ends_the_inspection_and_every_part_is_told(where: str) -> None:
+    with stage(start=False) as at:
+        getattr(at.engine, where)[2] = lambda: EngineLostError("gone")
+        for _ in range(4):
+            at.inspection.put(at.image())
+        at.inspection.start()
+        said = {one.ticket: one.reason for one in at.proposals(4)}
+        assert {said[ticket] for ticket in (2, 3, 4)} == {Reason.ENGINE_ERROR}
+        assert len(said) == 4
+        assert [str(error) for error in at.failures] == ["gone"]
+
+
+def test_at_the_stop_the_engine_finishes_and_the_rest_is_shutdown() -> None:
+    with stage(start=False) as at:
+        at.engine.gate.clear()
+        images = [at.image() for _ in range(2)]
+        for image in images:
+            at.inspection.put(image)
+        at.inspection.start()
+        at.inspection._queue.put(None)
+        at.inspection.put(at.image())
+        at.engine.gate.set()
+        assert at.inspection.stop(10)
+        assert {one.ticket: one.reason for one in at.line.proposals} == {1: None, 2: None, 3: Reason.SHUTDOWN}
+
+
+def test_the_stamp_is_touched_while_idle_but_not_while_the_engine_hangs() -> None:
+    with stage() as at:
+        at.engine.gate.clear()
+        at.inspection.put(at.image())
+        while at.stamp.age_ms() < 100:  # idle turns are 20 ms apart: it hangs in the engine
+            at.engine.gate.wait(0.01)
+        stood_ns = at.stamp.at_ns
+        at.engine.gate.set()
+        at.proposals(1)
+        while at.stamp.at_ns < stood_ns + 200_000_000:  # idle again
+            assert not at.failures
