@@ -304,3 +304,13 @@ def site(tmp_path: Path, tiny_engine: Path) -> Iterator[Site]:
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("PYTHONWARNINGS", "default")
+
+
+@pytest.fixture(name="write_pictures")
+def _write_pictures() -> Callable[[Path], None]:
+    return write_pictures
+
+
+@pytest.fixture(name="wait_for")
+def _wait_for() -> Callable[..., None]:
+    return wait_for
