@@ -314,3 +314,8 @@ def _write_pictures() -> Callable[[Path], None]:
 @pytest.fixture(name="wait_for")
 def _wait_for() -> Callable[..., None]:
     return wait_for
+
+
+@pytest.fixture(name="free_port")
+def _free_port() -> int:
+    return free_port()
