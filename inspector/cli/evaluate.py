@@ -57,7 +57,7 @@ def evaluate(
     with ExitStack() as stack:
         detector = _trained(chosen, source, precision) if engine is None else stack.enter_context(_compiled(chosen, source))
         began = time.perf_counter()
-        found = list(track(detect_all(detector, dataset.images()), description="Detecting", total=len(dataset)))
+        found = list(track(detect_all(detector, dataset.images()), description="Detecting", total=len(dataset), auto_refresh=False))
         image_ms = (time.perf_counter() - began) / len(dataset) * 1e3
     result = evaluate_detections(dataset, found)
     title = f"{chosen.name} on {data.name}"

@@ -125,11 +125,12 @@ def _display(total_steps: int) -> Iterator[Listener]:
         yield lambda report: print(_line(report, total_steps), flush=True)
         return
     columns = (TextColumn("epoch {task.fields[epoch]:.2f}"), BarColumn(), TextColumn("{task.percentage:.0f} %"), TimeElapsedColumn())
-    with Progress(*columns, TextColumn("{task.fields[told]}")) as progress:
+    # Drawn anew with each report; a refreshing thread would outlive the bar for a moment.
+    with Progress(*columns, TextColumn("{task.fields[told]}"), auto_refresh=False) as progress:
         task = progress.add_task("training", total=1.0, epoch=0.0, told="")
 
         def show(report: StepReport) -> None:
-            progress.update(task, completed=report.share_done, epoch=report.epoch, told=f"{_losses(report)}  {_remaining(report)}")
+            progress.update(task, completed=report.share_done, epoch=report.epoch, told=f"{_losses(report)}  {_remaining(report)}", refresh=True)
 
         yield show
 
