@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("inspector")
 STOP_S = 4.5
 """All of a stop: SIGTERM to exit within 5 s."""
-_TURN_S = 0.2
+_TURN_S = 0.1
 _LOG_LEVELS = {EventLevel.INFO: logging.INFO, EventLevel.WARNING: logging.WARNING, EventLevel.ERROR: logging.ERROR}
 
 
@@ -62,7 +62,7 @@ def program_version() -> str:
 
 
 class _RingOwner:
-    """The memory of one camera's ring, for as long as the daemon runs."""
+    """The memory of one camera's ring."""
 
     def __init__(self, config: CameraConfig) -> None:
         self.fd = Ring.create(config.ring_slots, config.max_image_bytes)
@@ -85,7 +85,7 @@ class Daemon:
         self.files = files
         self.boot_id = secrets.token_hex(6)
         self._open_detector = open_detector
-        self._stop_asked = threading.Event()
+        self._signalled = False
         self._failure: BaseException | None = None
         self._parts = contextlib.ExitStack()
         """Undoes, in reverse order, what was started."""
@@ -121,21 +121,19 @@ class Daemon:
             InspectorError: it could not be started; nothing is left running.
         """
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._stop_asked.set())
+            signal.signal(number, self._take_signal)
         self.start()
         try:
-            if not self._stop_asked.is_set():
+            if not self._must_stop():
                 self._serve()
         finally:
             self._notifier.stopping()
             self.stop()
-        if isinstance(self._failure, InspectorError):
-            LOG.error("%s", self._failure)
-            return self._failure.exit_code
-        if self._failure is not None:
-            LOG.error("a thread of the daemon failed", exc_info=self._failure)
-            return ExitCode.FAILURE
-        return ExitCode.OK
+        if self._failure is None:
+            return ExitCode.OK
+        expected = isinstance(self._failure, InspectorError)
+        LOG.error("%s", self._failure if expected else "a thread of the daemon failed", exc_info=None if expected else self._failure)
+        return self._failure.exit_code if isinstance(self._failure, InspectorError) else ExitCode.FAILURE
 
     def start(self) -> None:
         """Start everything in order.
@@ -157,15 +155,21 @@ class Daemon:
 
     def fail(self, error: BaseException) -> None:
         """Called by a thread that cannot go on; the daemon stops and exits with the error's code."""
-        if self._failure is None:
-            self._failure = error
-        self._stop_asked.set()
+        self._failure = self._failure or error
+
+    def _take_signal(self, *_: object) -> None:
+        # No lock may be taken here (an Event has one): this runs between any two steps of the main thread, which might be holding it.
+        self._signalled = True
+
+    def _must_stop(self) -> bool:
+        return self._signalled or self._failure is not None
 
     def _serve(self) -> None:
         LOG.info("ready: station %s, boot %s, metrics on port %d", self.files.station.name, self.boot_id, self.metrics.port)
         self._notifier.ready()
         turn_s = min(_TURN_S, (self._notifier.watchdog_s or _TURN_S) / 3)
-        while not self._stop_asked.wait(turn_s):
+        while not self._must_stop():
+            time.sleep(turn_s)
             self._notifier.watchdog(self.stamp, self._budget_ms)
         LOG.info("stopping")
 
@@ -176,12 +180,13 @@ class Daemon:
         self._parts.callback(detector.close)
         check_classes(self.files, detector.classes)
         detector.warm_up()
-        if self._stop_asked.is_set():
+        if self._must_stop():
             return
         self._budget_ms = detector.budget_ms
         _make_folder(station.state_dir)
-        program = f"inspectord {program_version()}"
-        self.journal = journal = Journal(station.journal, station=station.name, boot_id=self.boot_id, program=program, on_event=self._event)
+        self.journal = journal = Journal(
+            station.journal, station=station.name, boot_id=self.boot_id, program=f"inspectord {program_version()}", on_event=self._event
+        )
         journal.start()
         self._undo("journal", journal.stop, 0.6)
         self.archive = archive = Archive(station.archive, boot_id=self.boot_id, on_event=self._event)
@@ -190,11 +195,10 @@ class Daemon:
         self.metrics = metrics = Metrics(
             station.metrics, registry=new_registry(), station=station.name, version=program_version(), classes=detector.classes
         )
-        names = [camera.name for camera in station.cameras]
         settings = LineSettings(
             station=station.name,
             boot_id=self.boot_id,
-            streams=Streams(names, product.views),
+            streams=Streams([camera.name for camera in station.cameras], product.views),
             product=product.name,
             product_version=product.version,
             uninspected=product.uninspected,
@@ -202,8 +206,7 @@ class Daemon:
             heartbeat_ms=station.publisher.heartbeat_ms,
         )
         publisher = Publisher(station.publisher.endpoint, station.publisher.high_water_mark)
-        liveness = Liveness(self.stamp.age_ms, detector.budget_ms)
-        line = LineThread(settings, publisher, (journal, archive, metrics), liveness, self.fail)
+        line = LineThread(settings, publisher, (journal, archive, metrics), Liveness(self.stamp.age_ms, self._budget_ms), self.fail)
         self._undo("line", line.stop, 0.6)
         self._line = line
         self._start_inspection(detector)
@@ -279,10 +282,8 @@ class Daemon:
     def _event(self, item: Event | Blind) -> None:
         """Something happened: to the log, and to the line, which tells everybody else. Any thread."""
         if isinstance(item, Blind):
-            if item.to_ns is None:
-                LOG.warning("camera %s: blind: %s", item.stream, item.cause)
-            else:
-                LOG.info("camera %s: sees again after %.3f s: %s", item.stream, (item.to_ns - item.from_ns) / 1e9, item.cause)
+            told = "blind" if item.to_ns is None else f"sees again after {(item.to_ns - item.from_ns) / 1e9:.3f} s"
+            LOG.log(logging.WARNING if item.to_ns is None else logging.INFO, "camera %s: %s: %s", item.stream, told, item.cause)
             if self._line is not None:
                 self._line.blind(item)
             return

@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
+from inspector.camera.simulator.log import read_trigger_log
 from inspector.contract.errors import ExitCode
 from inspector.contract.records import Outcome, Reason
 
@@ -25,13 +26,14 @@ def _catches_sigterm(running: Any) -> bool:
     return False
 
 
-def _loads_the_engine(running: Any) -> bool:
-    return "openvino" in Path(f"/proc/{running.process.pid}/maps").read_text()
+def _has_loaded(running: Any, library: str) -> bool:
+    return library in Path(f"/proc/{running.process.pid}/maps").read_text()
 
 
 MOMENTS: dict[str, Callable[[Any, Any], object]] = {
     "the signal is taken": lambda running, _: _catches_sigterm(running),
-    "the engine's library is loaded": lambda running, _: _loads_the_engine(running),
+    "the daemon's code is loaded": lambda running, _: _has_loaded(running, "cv2"),
+    "the engine's library is loaded": lambda running, _: _has_loaded(running, "openvino"),
     "the journal is made": lambda _, site: site.journal.exists(),
     "a camera process is started": lambda running, _: running.cameras(),
 }
@@ -103,11 +105,13 @@ def test_what_is_open_closes_as_shutdown(site: Any) -> None:
 
 
 def test_kill_9_under_load_and_the_next_start(site: Any) -> None:
-    site.write(site.camera(rate=200))
+    """The camera's driver hangs at that moment, so that its process cannot even see that its daemon is gone."""
+    site.write(site.camera(rate=200, faults="hang_at=200"))
     running, wire = site.run(), site.wire()
-    wire.until(lambda: len(wire.verdicts) > 150, "verdicts")
+    wire.until(lambda: len(wire.verdicts) > 100, "verdicts")
     children = running.cameras()
     assert children
+    wire.until(lambda: len(read_trigger_log(site.folder / "line-top")) >= 200, "the hang")
     running.process.kill()
     running.process.wait()
     _, alive = psutil.wait_procs(children, 5)
