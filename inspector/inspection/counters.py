@@ -127,14 +127,19 @@ class Owed:
         while self.marks and self.marks[0][0] <= count:
             self.marks.popleft()
 
-    def reasons(self, lost: int, rest: Reason = Reason.NO_FRAME) -> list[Reason]:
-        """Reasons for ``lost`` frames in a row, taken from what is owed as far as it goes, then ``rest``."""
+    def settle(self, lost: int) -> tuple[int, int]:
+        """Take from what is owed what ``lost`` frames in a row account for: how many were damaged, how many overruns. However many, at once."""
         incomplete = min(lost, self.incomplete)
         overrun = min(lost - incomplete, self.overrun)
         self.incomplete -= incomplete
         self.overrun -= overrun
         if not self.incomplete and not self.overrun:
             self.since_ns = None
+        return incomplete, overrun
+
+    def reasons(self, lost: int, rest: Reason = Reason.NO_FRAME) -> list[Reason]:
+        """Reasons for ``lost`` frames in a row, at most ``max_gap``: from what is owed as far as it goes, then ``rest``."""
+        incomplete, overrun = self.settle(lost)
         return [Reason.INCOMPLETE] * incomplete + [Reason.OVERRUN] * overrun + [rest] * (lost - incomplete - overrun)
 
     def forgive_incomplete(self) -> int:

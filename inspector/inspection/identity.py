@@ -110,7 +110,7 @@ class FrameTracker:
         if own:
             overtaken = id_step is not None and id_step < 0 and number != self._number
             frame_no = self._frame_no + (id_step or 0) if overtaken else self._next_frame_no(record, id_step)
-            seen.view = self._views.own(record, frame_no, exposure_ns, now_ns, reason, repeated=again)
+            self._views.own(seen, record, frame_no, exposure_ns, now_ns, reason, repeated=again)
         return seen
 
     def status(self, record: StatusRecord) -> Seen:
@@ -188,7 +188,7 @@ class FrameTracker:
             elapsed_ns = max(0, record.camera_ns - self._camera_ns) if record.camera_ns and self._camera_ns else 0
             cause = f"{gap - known} frames are missing before frame {record.frame_id}, more than max_gap"
             self._go_blind(seen, cause, exposure_ns - elapsed_ns, exposure_ns, now_ns)
-            self._owed.reasons(gap - known)
+            self._owed.settle(gap - known)
         elif numbers:
             self._open_lost(seen, numbers, exposure_ns, now_ns)
         if gap:
@@ -262,7 +262,7 @@ class FrameTracker:
             start = self._number if self._latched and self._number is not None else self._count
         if lost > self._rules.max_gap:
             self._go_blind(seen, f"{lost} triggers gave no frame, more than max_gap", since_ns, known_ns, now_ns)
-            self._owed.reasons(lost)
+            self._owed.settle(lost)
         else:
             numbers: list[int | None] = [None if start is None else start + 1 + i for i in range(lost)]
             self._open_lost(seen, numbers, known_ns, now_ns, rest, counted=start is not None)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from inspector.contract.records import View
+from inspector.contract.records import Event, EventLevel, View
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from inspector.contract.channel import FrameRecord
-    from inspector.contract.records import Blind, Event, Reason
+    from inspector.contract.records import Blind, Reason
 
 
 @dataclass(slots=True)
@@ -32,6 +32,8 @@ class ViewMaker:
     def __init__(self, camera: str, part_id: Literal["trigger_counter", "encoder", "frame"], deadline_ns: int, tickets: Iterator[int]) -> None:
         """``part_id``: what the line knows a part by; ``deadline_ns``: exposure to deadline."""
         self._camera, self._rule, self._deadline_ns, self._tickets = camera, part_id, deadline_ns, tickets
+        self._encoder: int | None = None
+        """The last id that an encoder gave, over restarts of the camera process too: the line may stand still meanwhile."""
 
     def lost(self, triggers: Sequence[int | None], reasons: Sequence[Reason], between_ns: tuple[int, int], now_ns: int) -> list[View]:
         """Views without an image, one per reason, their exposures spread evenly between two times on the host's clock."""
@@ -56,14 +58,22 @@ class ViewMaker:
             )
         return views
 
-    def own(self, record: FrameRecord, frame_no: int, exposure_ns: int, now_ns: int, reason: Reason | None, *, repeated: bool) -> View:
-        """The view of a frame; ``repeated``: a second exposure of one trigger, whose id has its verdict already."""
+    def own(self, seen: Seen, record: FrameRecord, frame_no: int, exposure_ns: int, now_ns: int, reason: Reason | None, *, repeated: bool) -> None:
+        """Add a frame's view; ``repeated``: a second exposure of one trigger, whose id has its verdict already.
+
+        An encoder that stands still between two exposures tells the second one's part no more than a repeated trigger does.
+        """
         part_id: str | None = None
         if self._rule == "encoder" and record.encoder is not None:
-            part_id = str(record.encoder)
+            if record.encoder == self._encoder:
+                detail = f"frame {record.frame_id} came with the encoder value {record.encoder} of the frame before it: it gets no part id"
+                seen.events.append(Event("repeated_encoder", EventLevel.WARNING, detail, now_ns, self._camera))
+            else:
+                part_id = str(record.encoder)
+            self._encoder = record.encoder
         elif self._rule == "trigger_counter" and record.trigger_counter is not None and not repeated:
             part_id = str(record.trigger_counter)
-        return View(
+        seen.view = View(
             ticket=next(self._tickets),
             camera=self._camera,
             part_id=part_id,

@@ -140,6 +140,42 @@ def test_a_gap_above_max_gap_is_blind() -> None:
     assert watched.names == ["gap", "late_frame"]
 
 
+@pytest.mark.parametrize("latched", [False, True])
+def test_a_jump_of_a_broken_counter_is_one_blind_interval_at_once(latched: bool) -> None:
+    jump = 1 << 40
+    watched = Watched(IdentityRules(frame_id_bits=64, part_id="trigger_counter" if latched else "frame"))
+    watched.frame(frame(1, 0, trigger=1 if latched else None))
+    watched.frame(frame(1 + jump, 10, trigger=1 + jump if latched else None, incomplete=3))
+    watched.frame(frame(3 + jump, 30, trigger=3 + jump if latched else None))
+    assert watched.reasons == [None, None, Reason.NO_FRAME, None], "what was damaged lies in the blind interval"
+    assert len(watched.blinds) == 1
+    assert watched.names == ["gap"]
+
+
+@pytest.mark.parametrize("latched", [False, True])
+def test_a_jump_of_the_count_of_triggers_is_one_blind_interval_at_once(latched: bool) -> None:
+    watched = Watched(IdentityRules(frame_id_bits=64, part_id="trigger_counter" if latched else "frame"))
+    watched.status(status(-5, triggers=0))
+    watched.frame(frame(1, 0, trigger=1 if latched else None))
+    watched.status(status(5, triggers=1 + (1 << 40)))
+    watched.expire(5000)
+    assert watched.reasons == [None]
+    assert len(watched.blinds) == 1
+    assert watched.names == ["gap"]
+
+
+def test_a_line_that_stands_still_gives_its_encoder_value_to_one_part() -> None:
+    watched = Watched(IdentityRules(part_id="encoder"))
+    for index, encoder in enumerate([40, 40, 40, 41]):
+        watched.frame(frame(1 + index, 10 * index, encoder=encoder))
+    assert [view.part_id for view in watched.views] == ["40", None, None, "41"]
+    assert [view.encoder for view in watched.views] == [40, 40, 40, 41]
+    assert watched.names == ["repeated_encoder", "repeated_encoder"]
+    watched.tracker.restart()
+    watched.frame(frame(1, 1000, encoder=41))
+    assert watched.views[-1].part_id is None, "the camera process is another one, the part may be the same"
+
+
 def test_the_same_exposure_twice_is_one_part() -> None:
     watched = Watched()
     watched.frame(frame(1, 0))
