@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from inspector.contract.channel import CameraState, EndRecord, FrameRecord, OpenedRecord, StatusRecord, decode_message
-from inspector.contract.records import Event, EventLevel, Reason
+from inspector.contract.records import Blind, Event, EventLevel, Reason
 from inspector.inspection.clock import ClockMap
 from inspector.inspection.identity import FrameTracker
 from inspector.inspection.images import QueuedImage, Slots
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from inspector.config.station import IdentityRules
-    from inspector.contract.records import Blind, View
+    from inspector.contract.records import View
     from inspector.contract.ring import Ring
     from inspector.inspection.views import Seen
 
@@ -102,6 +102,7 @@ class _Camera:
         self.unsent = camera.ring.unsent
         self.starts = self.frames = self.underruns = 0
         self.triggers: int | None = None
+        self.told_ns = 0  # what the process could have shown before then was told as blind, or its tracker accounts for it
 
 
 class Intake:
@@ -119,7 +120,7 @@ class Intake:
         """``inspect`` takes an image and never blocks; ``on_failure`` is called from the intake thread with the error that ended it."""
         self._cameras = {one.name: _Camera(one, int(deadline_ms * 1e6), tickets) for one in cameras}
         self._line, self._inspect, self._on_failure = line, inspect, on_failure
-        self._handed: deque[tuple[_Camera, Incarnation]] = deque()
+        self._handed: deque[tuple[_Camera, Incarnation, int]] = deque()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._stopping = threading.Event()
         self._poll = select.poll()
@@ -128,7 +129,7 @@ class Intake:
 
     def attach(self, camera: str, incarnation: Incarnation) -> None:
         """A camera process was started. Its ``drained`` is called when it has ended and all it said was taken."""
-        self._handed.append((self._cameras[camera], incarnation))
+        self._handed.append((self._cameras[camera], incarnation, time.monotonic_ns()))
         os.eventfd_write(self._wake, 1)
 
     def snapshot(self) -> dict[str, CameraSnapshot]:
@@ -190,11 +191,11 @@ class Intake:
         times = [due_ns for camera in self._cameras.values() if (due_ns := camera.tracker.due_ns()) is not None]
         return max(0, -((time.monotonic_ns() - min(times)) // 1_000_000)) if times else None
 
-    def _take_over(self, camera: _Camera, incarnation: Incarnation) -> None:
+    def _take_over(self, camera: _Camera, incarnation: Incarnation, started_ns: int) -> None:
         if camera.incarnation is not None:  # its predecessor ended: read it to the end first
             self._read_all(camera)
         incarnation.channel.setblocking(False)
-        camera.incarnation, camera.state = incarnation, CameraState.OPENING
+        camera.incarnation, camera.state, camera.told_ns = incarnation, CameraState.OPENING, started_ns
         camera.starts += 1
         camera.tracker.restart()
         self._by_fd[incarnation.channel.fileno()] = camera
@@ -219,8 +220,20 @@ class Intake:
                 self._end(camera, camera.incarnation)
                 return False
             self._count_unsent(camera)
-            self._take(camera, decode_message(message))
+            try:
+                record = decode_message(message)
+            except ValueError as error:  # msgspec's errors are such, and so are letters that are none
+                self._unreadable(camera, f"a message of {len(message)} bytes from the camera process cannot be read: {error}")
+            else:
+                self._take(camera, record)
         return True
+
+    def _unreadable(self, camera: _Camera, cause: str) -> None:
+        """A frame may have been in it: since the last one that was accounted for the station could not see."""
+        now_ns = time.monotonic_ns()
+        since_ns, camera.told_ns = max(camera.told_ns, camera.tracker.seen_until_ns or 0), now_ns
+        self._line.blind(Blind(camera.name, min(since_ns, now_ns), now_ns, cause))
+        self._line.event(Event("camera_message_unreadable", EventLevel.ERROR, cause, now_ns, camera.name))
 
     def _take(self, camera: _Camera, record: FrameRecord | StatusRecord | OpenedRecord | EndRecord) -> None:
         if isinstance(record, FrameRecord):

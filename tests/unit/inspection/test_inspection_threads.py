@@ -17,7 +17,7 @@ from inspector.config.product import DetectorRules, Product, ValidityRules
 from inspector.config.station import IdentityRules
 from inspector.contract.channel import CameraMessage, CameraState, EndRecord, FrameRecord, OpenedRecord, StatusRecord, encode
 from inspector.contract.errors import EngineError
-from inspector.contract.records import Blind, Event, Outcome, Picture, Proposal, Reason, View
+from inspector.contract.records import Blind, Event, EventLevel, Outcome, Picture, Proposal, Reason, View
 from inspector.contract.ring import Ring
 from inspector.engine.base import EngineLostError, Ticket
 from inspector.engine.detector import Detections
@@ -237,12 +237,35 @@ def test_what_was_said_before_the_stop_is_taken() -> None:
         assert life.done.is_set()
 
 
-def test_nonsense_from_a_process_reaches_the_daemon() -> None:
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"nonsense",
+        encode(EndRecord("letters", 1)).replace(b"letters", b"\xff\xfetters"),
+        encode(EndRecord("x" * 100_000, 1))[:65536],
+        b"\xdd\xff\xff\xff\xff",
+    ],
+    ids=["nonsense", "no letters", "cut off", "endless"],
+)
+def test_an_unreadable_message_is_blind_and_the_intake_goes_on(message: bytes) -> None:
     with bench() as at:
+        before_ns = time.monotonic_ns()
         life = at.live()
-        life.process.send(b"nonsense")
+        life.process.send(message)
+        at.frame(life)
+        life.process.send(message)
+        at.frame(life)
+        at.line.until(lambda: len(at.line.views) == 2)
+        assert at.failures == []
+        first, second = at.line.blinds
+        assert before_ns <= first.from_ns < (first.to_ns or 0), "no frame was seen yet: since the process started"
+        assert max(first.to_ns or 0, at.line.views[0].exposure_ns) == second.from_ns, "what was accounted for is not blind again"
+        assert second.from_ns <= (second.to_ns or 0) <= time.monotonic_ns()
+        assert first.stream == "top"
+        assert f"{len(message)} bytes" in first.cause
+        assert [(event.name, event.level) for event in at.line.events] == [("camera_message_unreadable", EventLevel.ERROR)] * 2
+        life.die()
         assert life.done.wait(10)
-        assert len(at.failures) == 1
 
 
 class Engine:
