@@ -58,6 +58,7 @@ class LineThread:
         self._messages = MessageBuilder(settings.station, settings.boot_id)
         self._input: deque[View | Proposal | Blind | Event | _Simulated] = deque()
         self._wake = -1
+        self._wake_lock = threading.Lock()  # guards _wake: a closed descriptor may be another's at once
         self._stop_reason: Reason | None = None
         self._seq: dict[str, int] = dict.fromkeys(settings.streams.names, 0)
         self._blind: dict[str, int] = {}
@@ -118,9 +119,10 @@ class LineThread:
         self._thread.join(deadline_s)
         if self._thread.is_alive():
             return False
-        if self._wake >= 0:
-            wake, self._wake = self._wake, -1
-            os.close(wake)
+        with self._wake_lock:
+            if self._wake >= 0:
+                os.close(self._wake)
+                self._wake = -1
         return not self._input
 
     # Inside.
@@ -130,8 +132,9 @@ class LineThread:
         self._signal()
 
     def _signal(self) -> None:
-        if self._wake >= 0:
-            os.eventfd_write(self._wake, 1)
+        with self._wake_lock:
+            if self._wake >= 0:
+                os.eventfd_write(self._wake, 1)
 
     def _run(self) -> None:
         try:

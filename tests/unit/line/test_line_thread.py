@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -357,3 +358,30 @@ def test_a_picture_goes_to_the_outputs_and_not_on_the_wire() -> None:
         (part,) = station.kept.items
         assert isinstance(part, ClosedPart)
         assert part.views[0].picture is picture
+
+
+def test_what_comes_while_the_line_stops_never_writes_to_a_descriptor_that_was_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    write, stopped, entered, closed = os.eventfd_write, threading.Event(), threading.Event(), list[bool]()
+
+    def slow_write(fd: int, value: int) -> None:
+        if threading.current_thread().name == "latecomer":
+            entered.set()
+            stopped.wait(0.5)
+            try:
+                os.fstat(fd)
+            except OSError:
+                closed.append(True)
+                return
+        write(fd, value)
+
+    with running() as station:
+        monkeypatch.setattr(os, "eventfd_write", slow_write)
+        event = Event("late", EventLevel.INFO, "", time.monotonic_ns(), "a")
+        latecomer = threading.Thread(target=station.line.event, args=(event,), name="latecomer")
+        latecomer.start()
+        assert entered.wait(5)
+        station.line.stop(5)
+        stopped.set()
+        latecomer.join(5)
+        assert closed == []
+        station.line.event(event)  # after the stop: it is not sent, and does no harm
