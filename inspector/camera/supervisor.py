@@ -9,25 +9,29 @@ import os
 import select
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from inspector.camera.blindness import Blindness
+from inspector.camera.incarnation import Incarnation
+from inspector.camera.launch import launch, signal_name
 from inspector.camera.process import CameraExit, Start
 from inspector.camera.pulse import Pulse
-from inspector.contract.channel import MAX_MESSAGE_BYTES, CameraCommand, CameraState, StopCommand, encode
+from inspector.contract.channel import CameraCommand, CameraState, StopCommand, encode
 from inspector.contract.records import Blind, Event, EventLevel
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable
 
     from inspector.config.station import CameraConfig
     from inspector.contract.ring import Ring
+
+__all__ = ["OPEN_TIMEOUT_S", "CameraSupervisor", "Incarnation"]
 
 OPEN_TIMEOUT_S = 30.0
 """Finding and opening a camera may take a vendor's driver many seconds, in which nothing beats."""
@@ -36,41 +40,12 @@ _DRAIN_WARNING_S = 5.0
 _LEVELS = {CameraState.STALLED: EventLevel.ERROR, CameraState.LOST: EventLevel.ERROR}
 
 
-class Incarnation:
-    """One life of the camera process, as the intake sees it: a socket to read until it ends, then ``drained``."""
-
-    def __init__(self, generation: int, channel: socket.socket) -> None:
-        self.generation = generation
-        self.channel = channel
-        """SOCK_SEQPACKET, messages of ``inspector.contract.channel``; the intake's to close. Read it by ``receive``."""
-        self._drained = threading.Event()
-        self._held: set[int] = set()
-
-    def receive(self) -> bytes:
-        """The next message; empty: the process is gone and all it said was read.
-
-        A process that died with commands unread resets the connection: that is reported once, before what it still has to say.
-
-        Raises:
-            BlockingIOError: nothing is there, and the channel was made non-blocking.
-        """
-        try:
-            return self.channel.recv(MAX_MESSAGE_BYTES)
-        except ConnectionResetError:
-            return self.channel.recv(MAX_MESSAGE_BYTES)
-
-    def drained(self, held: set[int]) -> None:
-        """The intake has read the socket to its end and closed it; of the ring's filled slots it and the inspection hold ``held``."""
-        self._held = set(held)
-        self._drained.set()
-
-    def wait_drained(self, timeout_s: float) -> set[int] | None:
-        """The slots that are held, or None if the intake is not there yet."""
-        return self._held if self._drained.wait(timeout_s) else None
-
-
 class CameraSupervisor:
-    """Keeps one camera process alive. Callbacks run in its thread and must return soon; blind from its making until the camera streams."""
+    """Keeps one camera process alive. Callbacks run in its thread and must return soon; blind from its making until the camera streams.
+
+    An ``on_incarnation`` that raises has not taken the incarnation. ``on_failure`` is called with the error that ended the supervision:
+    by then the camera process is reaped, and the camera is told as lost and blind.
+    """
 
     def __init__(
         self,
@@ -80,12 +55,14 @@ class CameraSupervisor:
         *,
         on_incarnation: Callable[[Incarnation], None],
         on_event: Callable[[Event | Blind], None],
+        on_failure: Callable[[BaseException], None] | None = None,
     ) -> None:
         self._config = config
         self._ring = ring
         self._ring_fd = ring_fd
         self._on_incarnation = on_incarnation
         self._on_event = on_event
+        self._on_failure = on_failure
         self._blindness = Blindness(config.name, on_event)
         self._stopping = threading.Event()
         self._deadline_s = 0.0
@@ -142,6 +119,25 @@ class CameraSupervisor:
     # Everything below runs in the supervisor's thread.
 
     def _run(self) -> None:
+        try:
+            self._keep_alive()
+        except Exception as error:  # noqa: BLE001 - whatever it is: a camera that nobody watches must not look as if it saw
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """The supervision ends by an error: no sight from here on, and the daemon must know."""
+        detail = f"the supervision of the camera failed, restart the daemon: {type(error).__name__}: {error}"
+        from_ns = self._pulse.seen_ns or time.monotonic_ns()
+        for tell in (partial(self._blindness.begin, from_ns), partial(self._enter, CameraState.LOST)):
+            try:
+                tell(detail)
+            except Exception as second:  # noqa: BLE001 - the callback may be what failed; the first error is the one to report
+                error.add_note(f"nor could it be told: {type(second).__name__}: {second}")
+        if self._on_failure is None:
+            raise error
+        self._on_failure(error)
+
+    def _keep_alive(self) -> None:
         config = self._config
         pause_s = config.restart_min_s
         while not self._stopping.is_set():
@@ -162,13 +158,29 @@ class CameraSupervisor:
         self._enter(CameraState.OPENING, "")
         generation = self._ring.next_generation()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            with theirs:
-                process = self._launch(theirs)
-        except OSError as error:
-            ours.close()
-            self._enter(CameraState.LOST, f"the camera process cannot be started: {error}")
-            return
+        with ours:
+            try:
+                with theirs:
+                    process = launch(self._config, self._ring_fd, theirs.fileno(), self._pulse_fd)
+            except OSError as error:
+                self._enter(CameraState.LOST, f"the camera process cannot be started: {error}")
+                return
+            try:
+                incarnation = self._hand_over(process, ours, generation)
+                killed = self._watch(process)
+            except BaseException:
+                self._graceful = False
+                process.kill()  # else it would never leave, nor the wait below end
+                raise
+            finally:
+                code = process.wait()
+                with self._lock:
+                    self._commands = None
+        self._tell_end(code, killed)
+        self._reclaim(incarnation)
+
+    def _hand_over(self, process: subprocess.Popen[bytes], ours: socket.socket, generation: int) -> Incarnation:
+        """Tell the process what it is to do, and the intake that it lives."""
         incarnation = Incarnation(generation, ours.dup())
         with self._lock:
             self._commands = ours
@@ -176,27 +188,13 @@ class CameraSupervisor:
             start = Start(parent_pid=os.getpid(), config=self._config.model_dump(mode="json"))
             ours.send(msgspec.json.encode(start), socket.MSG_NOSIGNAL)
         except OSError:
-            process.kill()  # it died at once; its exit is told below
-        self._on_incarnation(incarnation)
+            process.kill()  # it died at once; its exit is told later
         try:
-            killed = self._watch(process)
-        finally:
-            code = process.wait()
-            with self._lock:
-                self._commands = None
-                ours.close()
-        self._tell_end(code, killed)
-        self._reclaim(incarnation)
-
-    def _launch(self, channel: socket.socket) -> subprocess.Popen[bytes]:
-        descriptors = (self._ring_fd, channel.fileno(), self._pulse_fd)
-        options = [f"--{name}-fd={fd}" for name, fd in zip(("ring", "channel", "pulse"), descriptors, strict=True)]
-        return subprocess.Popen(  # noqa: S603 - our own module
-            [sys.executable, "-m", "inspector.camera.process", *options],
-            pass_fds=descriptors,
-            stdin=subprocess.DEVNULL,
-            env=os.environ | self._config.environment,
-        )
+            self._on_incarnation(incarnation)
+        except BaseException:
+            incarnation.channel.close()
+            raise
+        return incarnation
 
     def _watch(self, process: subprocess.Popen[bytes]) -> str:
         """Until the process has left. Returns why it was killed, empty if it was not."""
@@ -215,11 +213,10 @@ class CameraSupervisor:
                 if pidfd in ready:
                     return killed
                 if self._wake_fd in ready:
-                    os.eventfd_read(self._wake_fd)
+                    poll.unregister(self._wake_fd)  # it has done its work, and would wake every turn from now on
                 now_ns = time.monotonic_ns()
                 if self._stopping.is_set() and not stop_sent:
-                    stop_sent = self.send(StopCommand())
-                    poll.unregister(self._wake_fd)
+                    stop_sent = self.send(StopCommand())  # refused while the process does not read: tried again next turn
                 self._look(now_ns)
                 opening = self._pulse.streaming_ns == 0
                 limit_ns = max(int(OPEN_TIMEOUT_S * 1e9), silence_ns) if opening else silence_ns
@@ -227,8 +224,8 @@ class CameraSupervisor:
                     killed = killed or f"it did not answer for {limit_ns / 1e9:.1f} s and was killed"
                 elif self._stopping.is_set() and time.monotonic() > self._deadline_s:
                     killed = killed or "it did not leave in time and was killed"
-                    self._graceful = False
                 if killed:
+                    self._graceful = self._graceful and not self._stopping.is_set()
                     process.send_signal(signal.SIGKILL)
         finally:
             os.close(pidfd)
@@ -262,7 +259,7 @@ class CameraSupervisor:
 
     def _tell_end(self, code: int, killed: str) -> None:
         if code < 0:
-            detail = killed or f"the camera process died by {signal.Signals(-code).name}"
+            detail = killed or f"the camera process died by {signal_name(-code)}"
         elif code == CameraExit.STOPPED and self._stopping.is_set():
             detail = "the daemon stops"
         else:

@@ -20,6 +20,7 @@ from inspector.camera.simulator.nodes import Fault
 from inspector.camera.supervisor import CameraSupervisor, Incarnation
 from inspector.config.station import CameraConfig
 from inspector.contract.channel import (
+    CameraCommand,
     CameraMessage,
     CameraState,
     EndRecord,
@@ -39,12 +40,14 @@ WIDTH, HEIGHT = 64, 48
 class Station:
     """A supervisor, and a thread that reads as the intake does."""
 
-    def __init__(self, config: CameraConfig, folder: Path, *, slots: int = 16, slot_bytes: int = WIDTH * HEIGHT) -> None:
+    def __init__(self, config: CameraConfig, folder: Path, *, slots: int = 16, slot_bytes: int = WIDTH * HEIGHT, raise_at: str = "") -> None:
         self.folder = folder
         self.ring_fd = Ring.create(slots, slot_bytes)
         self.ring = Ring(self.ring_fd)
         self.records: list[CameraMessage] = []
         self.told: list[Event | Blind] = []
+        self.failures: list[BaseException] = []
+        self.raise_at = raise_at
         self.sums: dict[int, int] = {}
         self.keep: set[int] = set()
         self.keeping = False
@@ -52,15 +55,24 @@ class Station:
         self.reading.set()
         self.changed = threading.Condition()
         self._threads: list[threading.Thread] = []
-        self.supervisor = CameraSupervisor(config, self.ring, self.ring_fd, on_incarnation=self._read, on_event=self._tell)
+        self.supervisor = CameraSupervisor(config, self.ring, self.ring_fd, on_incarnation=self._read, on_event=self._tell, on_failure=self._fail)
         self.supervisor.start()
+
+    def _fail(self, error: BaseException) -> None:
+        with self.changed:
+            self.failures.append(error)
+            self.changed.notify_all()
 
     def _tell(self, event: Event | Blind) -> None:
         with self.changed:
             self.told.append(event)
             self.changed.notify_all()
+        if isinstance(event, Event) and event.name == self.raise_at:
+            raise RuntimeError(f"no ear for {event.name}")
 
     def _read(self, incarnation: Incarnation) -> None:
+        if self.raise_at == "incarnation":
+            raise RuntimeError("no hand for it")
         thread = threading.Thread(target=self._loop, args=(incarnation,))
         self._threads.append(thread)
         thread.start()
@@ -129,7 +141,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         pytest.skip("the simulator needs a C++ compiler")
     stations: list[Station] = []
 
-    def make(*, faults: str = "", limit: int = 0, slots: int = 16, slot_bytes: int = WIDTH * HEIGHT, **values: object) -> Station:
+    def make(*, faults: str = "", limit: int = 0, slots: int = 16, slot_bytes: int = WIDTH * HEIGHT, raise_at: str = "", **values: object) -> Station:
         given = {
             "name": "c",
             "kind": "simulator",
@@ -142,7 +154,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
             "environment": {"INSPECTOR_SIM_STATE": str(tmp_path), "INSPECTOR_SIM_FAULTS": faults},
             **values,
         }
-        stations.append(Station(CameraConfig.model_validate(given), tmp_path, slots=slots, slot_bytes=slot_bytes))
+        stations.append(Station(CameraConfig.model_validate(given), tmp_path, slots=slots, slot_bytes=slot_bytes, raise_at=raise_at))
         return stations[-1]
 
     yield make
@@ -155,6 +167,15 @@ def finish(station: Station) -> bool:
     graceful = station.stop()
     station.ring_fd = -1
     return graceful
+
+
+def close(station: Station) -> None:
+    """What is left to close after the supervisor was stopped."""
+    for thread in station._threads:
+        thread.join(5)
+    station.ring.close()
+    os.close(station.ring_fd)
+    station.ring_fd = -1
 
 
 def last_counter(station: Station, counter: int) -> Callable[[], bool]:
@@ -346,11 +367,140 @@ def test_a_hanging_process_does_not_delay_the_stop_beyond_its_deadline(start: St
     station.reading.set()
     assert not station.supervisor.stop(0.3)
     assert time.monotonic() - begun < 2.0
-    for thread in station._threads:
-        thread.join(5)
-    station.ring.close()
-    os.close(station.ring_fd)
+    close(station)
+
+
+def fill_commands(station: Station) -> None:
+    """Until the process, which does not read, can be sent no more."""
+    sent = 0
+    while station.supervisor.send(WriteCommand("UserOutputValue", value=True)):
+        sent += 1
+        assert sent < 100_000
+
+
+@pytest.mark.parametrize("heartbeat_s", [30.0, 1.5])
+def test_a_hung_process_with_a_full_command_socket_does_not_delay_the_stop(start: Start, heartbeat_s: float) -> None:
+    station = start(heartbeat_s=heartbeat_s)
+    station.until(lambda: len(station.frames()) >= 5, "frames")
+    child = station.child()
+    child.suspend()
+    try:
+        fill_commands(station)
+        begun = time.monotonic()
+        graceful = station.supervisor.stop(0.5 if heartbeat_s > 10 else 5.0)
+        assert time.monotonic() - begun < (1.5 if heartbeat_s > 10 else 4.0)
+    finally:
+        if child.is_running():
+            child.kill()
+    assert not graceful
+    assert station.failures == []
+    close(station)
+
+
+def test_a_stop_that_finds_no_room_is_sent_again_until_the_process_reads(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    station = start(heartbeat_s=30.0)
+    station.until(lambda: len(station.frames()) >= 5, "frames")
+    child = station.child()
+    refused = threading.Semaphore(0)
+    send = station.supervisor.send
+
+    def watched(command: CameraCommand) -> bool:
+        sent = send(command)
+        if not sent:
+            refused.release()
+        return sent
+
+    child.suspend()
+    try:
+        fill_commands(station)
+        monkeypatch.setattr(station.supervisor, "send", watched)
+        graceful: list[bool] = []
+        stopper = threading.Thread(target=lambda: graceful.append(station.supervisor.stop(10.0)))
+        stopper.start()
+        tries = [refused.acquire(timeout=5) for _ in range(3)]
+        child.resume()
+        stopper.join(15)
+    finally:
+        if child.is_running():
+            child.kill()
+    assert tries == [True] * 3
+    assert graceful == [True]
+    close(station)
+
+
+def assert_failed(station: Station, kind: type[Exception], words: str) -> None:
+    """The supervision ended by an error: nothing lives on, and nobody can believe that the camera sees."""
+    station.until(lambda: bool(station.failures), "the failure is told")
+    station.supervisor._thread.join(5)
+    assert psutil.Process().children() == []
+    (error,) = station.failures
+    assert isinstance(error, kind)
+    assert words in str(error)
+    assert station.supervisor.state is CameraState.LOST
+    assert [event for event in station.told if isinstance(event, Blind)][-1].to_ns is None
+    lost = [event for event in station.told if isinstance(event, Event) and event.name == "camera_lost"][-1]
+    assert lost.detail == f"the supervision of the camera failed, restart the daemon: {kind.__name__}: {error}"
+    begun = time.monotonic()
+    station.stop()
     station.ring_fd = -1
+    assert time.monotonic() - begun < 2.0
+
+
+def no_more(*_: object, **__: object) -> None:
+    raise OSError(24, "Too many open files")
+
+
+@pytest.mark.parametrize("name", ["os.pidfd_open", "socket.socketpair", "socket.socket.dup"])
+def test_without_descriptors_the_supervision_fails_aloud(start: Start, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(name, no_more)
+    assert_failed(start(), OSError, "Too many open files")
+
+
+def test_without_descriptors_for_the_next_life_the_supervision_fails_aloud(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    station = start()
+    station.until(lambda: len(station.frames()) >= 5, "frames")
+    monkeypatch.setattr("socket.socketpair", no_more)
+    station.child().kill()
+    assert_failed(station, OSError, "Too many open files")
+
+
+def test_an_environment_that_no_process_can_have_is_told(start: Start) -> None:
+    assert_failed(start(kind="folder", images=Path("/nowhere"), settings={}, environment={"A": "a\0b"}), ValueError, "null byte")
+
+
+@pytest.mark.parametrize("raise_at", ["incarnation", "camera_opening", "camera_streaming"])
+def test_a_callback_that_raises_ends_the_supervision_aloud(start: Start, raise_at: str) -> None:
+    assert_failed(start(raise_at=raise_at), RuntimeError, "no ")
+
+
+def test_a_failure_while_it_sees_is_blind_from_the_last_proven_sight(start: Start) -> None:
+    station = start(raise_at="camera_refused")
+    station.until(lambda: len(station.frames()) >= 5, "frames")
+    assert station.supervisor.send(WriteCommand("Width", 32))
+    assert_failed(station, RuntimeError, "no ear for camera_refused")
+    (blind,) = [event for event in station.told if isinstance(event, Blind) and event.to_ns is None][1:]
+    triggers = read_trigger_log(station.folder)
+    missing = [int(record["host_ns"]) for record in triggers if int(record["counter"]) not in station.counters()]
+    assert all(host_ns >= blind.from_ns for host_ns in missing)
+    assert blind.from_ns > int(triggers["host_ns"][0])
+
+
+def test_what_cannot_be_told_does_not_hide_the_first_error(start: Start) -> None:
+    station = start(raise_at="camera_lost")
+    station.until(lambda: len(station.frames()) >= 5, "frames")
+    station.child().kill()
+    assert_failed(station, RuntimeError, "no ear for camera_lost")
+    assert station.failures[0].__notes__ == ["nor could it be told: RuntimeError: no ear for camera_lost"]
+
+
+def test_a_death_by_a_signal_without_a_name_is_told_by_its_number(start: Start) -> None:
+    station = start()
+    station.until(lambda: len(station.frames()) >= 5, "frames")
+    station.child().send_signal(40)
+    station.until(lambda: station.names().count("camera_streaming") == 2, "streaming again")
+    assert finish(station)
+    assert any(event.detail == "the camera process died by signal 40" for event in station.told if isinstance(event, Event))
+    assert station.failures == []
 
 
 def test_a_free_running_camera_that_falls_silent_is_stalled_and_blind(start: Start) -> None:
@@ -378,7 +528,8 @@ streaming = threading.Event()
 def tell(event):
     if getattr(event, "name", "") == "camera_streaming":
         streaming.set()
-supervisor = CameraSupervisor(CameraConfig(name="c", kind="folder", images=images), Ring(fd), fd, on_incarnation=lambda i: None, on_event=tell)
+config = CameraConfig(name="c", kind="folder", images=images)
+supervisor = CameraSupervisor(config, Ring(fd), fd, on_incarnation=lambda i: None, on_event=tell, on_failure=lambda error: None)
 supervisor.start()
 streaming.wait(20)
 import psutil
