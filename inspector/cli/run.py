@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -31,7 +32,14 @@ def run(
         stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s" if under_systemd else "%(asctime)s %(levelname)s %(message)s"
     )
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    code = Daemon(read_station(station)).run()
+    daemon = Daemon(read_station(station))
+    code = daemon.run()
     for number in stops:  # all is done: a further signal must not spoil the exit code
         signal.signal(number, signal.SIG_IGN)
+    stuck = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread() and not thread.daemon]
+    if stuck or daemon.left_running:
+        # Everything is flushed and told. Native code that does not return must not keep the process: the next start waits for it.
+        logging.getLogger("inspector").error("left to the end of the process: %s", ", ".join(stuck) or "the engine that was loading")
+        logging.shutdown()
+        os._exit(code)
     raise typer.Exit(code)

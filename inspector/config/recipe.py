@@ -143,7 +143,7 @@ class CompileRecipe(Section):
     parity_iou: Fraction = 0.9
     parity_score_tolerance: Annotated[float, Field(gt=0)] = 0.05
     """Largest score difference of a matched pair."""
-    budget_ms: Annotated[float, Field(gt=0)] = 1000.0
+    budget_ms: Annotated[float, Field(ge=50)] = 1000.0
     """The inspection stage's budget per image; the heartbeat stops when the stage is older than it."""
 
 

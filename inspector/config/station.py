@@ -52,7 +52,7 @@ class CameraConfig(Section):
     environment: dict[str, str] = Field(default_factory=dict)
     """Added to the camera process's environment (a vendor's settings, faults of the simulator)."""
     ring_slots: Annotated[int, Field(ge=2, le=4096)] = 16
-    max_image_bytes: Annotated[int, Field(gt=0)] = 25_000_000
+    max_image_bytes: Annotated[int, Field(gt=0, le=2**31)] = 25_000_000
     """Size of a slot; an image that does not fit is invalid."""
     heartbeat_s: Seconds = 2.0
     """A camera process that is silent for so long is killed."""

@@ -47,8 +47,8 @@ class Ring:
             raise ValueError("the descriptor holds no ring: its first word is another")
         self.slots = int(words[_AT_SLOTS])
         self.slot_bytes = int(words[_AT_SLOT_BYTES : _AT_SLOT_BYTES + 2].view(np.uint64)[0])
-        self._words = words
-        self._states = np.frombuffer(self._map, np.uint32, count=self.slots, offset=_HEADER_WORDS * 4)
+        del words
+        self._view()
         self._first = _round_up((_HEADER_WORDS + self.slots) * 4)
         self._stride = _round_up(self.slot_bytes)
         self._next = 0
@@ -137,7 +137,12 @@ class Ring:
         try:
             self._map.close()
         except BufferError as error:
+            self._view()  # whoever still holds an image can still give it back
             raise RuntimeError("the ring is still in use: an image of it was kept beyond its release") from error
+
+    def _view(self) -> None:
+        self._words = np.frombuffer(self._map, np.uint32, count=_HEADER_WORDS)
+        self._states = np.frombuffer(self._map, np.uint32, count=self.slots, offset=_HEADER_WORDS * 4)
 
     def __enter__(self) -> Self:
         """The ring itself."""

@@ -7,7 +7,6 @@ they sent is still taken; then the inspection, then the line closes what is open
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import os
@@ -20,12 +19,13 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from inspector.archive.writer import Archive
-from inspector.camera.supervisor import CameraSupervisor
 from inspector.contract.errors import ConfigError, ExitCode, InspectorError
 from inspector.contract.records import Blind, Event, EventLevel
-from inspector.contract.ring import Ring
 from inspector.daemon.account import Account
+from inspector.daemon.cameras import Rings, Supervisors
 from inspector.daemon.check import check_classes
+from inspector.daemon.parts import Parts
+from inspector.engine.detector import Detector
 from inspector.engine.opening import open_detector
 from inspector.inspection.intake import Intake, IntakeCamera
 from inspector.inspection.pipeline import Inspection
@@ -43,13 +43,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from inspector.config.station import CameraConfig, StationFiles
-    from inspector.engine.detector import Detector
+    from inspector.config.station import StationFiles
 
 LOG = logging.getLogger("inspector")
 STOP_S = 4.5
 """All of a stop: SIGTERM to exit within 5 s."""
 _TURN_S = 0.1
+_LINE_AGE_NS = 2_000_000_000
+"""A line thread that has not looked round for so long hangs: the watchdog is not fed."""
 _LOG_LEVELS = {EventLevel.INFO: logging.INFO, EventLevel.WARNING: logging.WARNING, EventLevel.ERROR: logging.ERROR}
 
 
@@ -59,18 +60,6 @@ def program_version() -> str:
         return version("inspectord")
     except PackageNotFoundError:
         return "unknown"
-
-
-class _RingOwner:
-    """The memory of one camera's ring."""
-
-    def __init__(self, config: CameraConfig) -> None:
-        self.fd = Ring.create(config.ring_slots, config.max_image_bytes)
-        self.ring = Ring(self.fd)
-
-    def close(self) -> None:
-        self.ring.close()
-        os.close(self.fd)
 
 
 class Daemon:
@@ -86,15 +75,12 @@ class Daemon:
         self.boot_id = secrets.token_hex(6)
         self._open_detector = open_detector
         self._signalled = False
+        self.left_running = False
+        """True: native code still runs in a thread that cannot be ended; only the end of the process ends it."""
         self._failure: BaseException | None = None
-        self._parts = contextlib.ExitStack()
-        """Undoes, in reverse order, what was started."""
+        self._parts = Parts()
         self._notifier = Notifier(os.environ)
-        self._stop_at = 0.0
-        self._clean = True
         self.stamp = StageStamp("inspection")
-        self.rings: dict[str, Ring] = {}
-        self.supervisors: dict[str, CameraSupervisor] = {}
         self._line: LineThread | None = None
         self.journal: Journal
         self.archive: Archive
@@ -149,9 +135,7 @@ class Daemon:
 
     def stop(self) -> bool:
         """Stop everything in reverse order, all within 5 seconds. True: nothing was left behind."""
-        self._stop_at = time.monotonic() + STOP_S
-        self._parts.close()
-        return self._clean
+        return self._parts.stop(STOP_S)
 
     def fail(self, error: BaseException) -> None:
         """Called by a thread that cannot go on; the daemon stops and exits with the error's code."""
@@ -170,28 +154,27 @@ class Daemon:
         turn_s = min(_TURN_S, (self._notifier.watchdog_s or _TURN_S) / 3)
         while not self._must_stop():
             time.sleep(turn_s)
-            self._notifier.watchdog(self.stamp, self._budget_ms)
+            if time.monotonic_ns() - self.line.snapshot().at_ns < _LINE_AGE_NS:
+                self._notifier.watchdog(self.stamp, self._budget_ms)
         LOG.info("stopping")
 
     def _start(self) -> None:
         station, product = self.files.station, self.files.product
-        # The engine takes seconds to load: a stop in the meantime has nothing else to undo.
-        detector = self._open_detector(product.detector.engine)
-        self._parts.callback(detector.close)
-        check_classes(self.files, detector.classes)
-        detector.warm_up()
-        if self._must_stop():
+        detector = self._load_engine(product.detector.engine)
+        if detector is None:
             return
+        self._parts.started("engine", partial(self._close_engine, detector), 1.0)
+        check_classes(self.files, detector.classes)
         self._budget_ms = detector.budget_ms
         _make_folder(station.state_dir)
         self.journal = journal = Journal(
             station.journal, station=station.name, boot_id=self.boot_id, program=f"inspectord {program_version()}", on_event=self._event
         )
         journal.start()
-        self._undo("journal", journal.stop, 0.6)
+        self._parts.started("journal", journal.stop, 0.6)
         self.archive = archive = Archive(station.archive, boot_id=self.boot_id, on_event=self._event)
         archive.start()
-        self._undo("archive", archive.stop, 0.5)
+        self._parts.started("archive", archive.stop, 0.5)
         self.metrics = metrics = Metrics(
             station.metrics, registry=new_registry(), station=station.name, version=program_version(), classes=detector.classes
         )
@@ -207,10 +190,18 @@ class Daemon:
         )
         publisher = Publisher(station.publisher.endpoint, station.publisher.high_water_mark)
         line = LineThread(settings, publisher, (journal, archive, metrics), Liveness(self.stamp.age_ms, self._budget_ms), self.fail)
-        self._undo("line", line.stop, 0.6)
+        self._parts.started("line", line.stop, 0.6)
         self._line = line
+        # The rings outlive the inspection, which may hold an image of one to the last.
+        rings = Rings(station.cameras)
+        self._parts.started("rings", rings.close, 0.1)
         self._start_inspection(detector)
-        self._prepare_cameras()
+        seen = [IntakeCamera(camera.name, camera.identity, rings.rings[camera.name]) for camera in station.cameras]
+        self.intake = Intake(seen, product.deadline_ms, itertools.count(1), line, self.inspection.put, self.fail)
+        self.intake.start()
+        self._parts.started("intake", self.intake.stop, 0.4)
+        supervisors = Supervisors(station.cameras, rings, self.intake.attach, self._event, self.fail)
+        self._parts.started("cameras", supervisors.stop, 1.5)
         line.start()
         account = Account(
             line=line,
@@ -219,14 +210,49 @@ class Daemon:
             inspection=self.inspection,
             stamp=self.stamp,
             budget_ms=self._budget_ms,
-            supervisors=self.supervisors,
-            rings=self.rings,
+            supervisors=supervisors.by_camera,
+            rings=rings.rings,
         )
         metrics.watch(account.sources(), account.health())
         metrics.start()
-        self._undo("metrics", metrics.stop, 0.5)
-        for supervisor in self.supervisors.values():
-            supervisor.start()
+        self._parts.started("metrics", metrics.stop, 0.4)
+        supervisors.start()
+
+    def _load_engine(self, path: Path) -> Detector | None:
+        """The engine, warmed up; None: a stop was asked for meanwhile.
+
+        Native code loads for seconds and hears no signal: it does so in a thread of its own. Nothing else was started yet; a stop
+        leaves it to the process's end.
+        """
+        loaded: list[Detector | Exception] = []
+
+        def load() -> None:
+            try:
+                detector = self._open_detector(path)
+                detector.warm_up()
+                loaded.append(detector)
+            except Exception as error:  # noqa: BLE001 - raised again below, in the thread that waits
+                loaded.append(error)
+
+        thread = threading.Thread(target=load, name="engine-load", daemon=True)
+        thread.start()
+        while thread.is_alive() and not self._must_stop():
+            thread.join(_TURN_S)
+        if not loaded or self._must_stop():
+            self.left_running = thread.is_alive()
+            if loaded and isinstance(loaded[0], Detector):
+                loaded[0].close()
+            return None
+        if isinstance(loaded[0], Exception):
+            raise loaded[0]
+        return loaded[0]
+
+    def _close_engine(self, detector: Detector, _: float) -> bool:
+        """Close the engine, unless the inspection is still inside it: native code that hangs ends with the process."""
+        if self._parts.left("inspection"):
+            return False
+        detector.close()
+        return True
 
     def _start_inspection(self, detector: Detector) -> None:
         product = self.files.product
@@ -240,44 +266,7 @@ class Daemon:
             self.fail,
         )
         self.inspection.start()
-        self._undo("inspection", self.inspection.stop, 0.8)
-
-    def _prepare_cameras(self) -> None:
-        """Rings, intake and supervisors, in that order; no camera process runs yet."""
-        cameras = self.files.station.cameras
-        owners = {config.name: _RingOwner(config) for config in cameras}
-        for name, owner in owners.items():
-            self._parts.callback(owner.close)
-            self.rings[name] = owner.ring
-        seen = [IntakeCamera(config.name, config.identity, self.rings[config.name]) for config in cameras]
-        self.intake = Intake(seen, self.files.product.deadline_ms, itertools.count(1), self.line, self.inspection.put, self.fail)
-        self.intake.start()
-        self._undo("intake", self.intake.stop, 0.6)
-        # One callback stops all of them at the same time: a camera may take a second to close.
-        self._parts.callback(self._stop_cameras)
-        for config in cameras:
-            owner = owners[config.name]
-            self.supervisors[config.name] = CameraSupervisor(
-                config, owner.ring, owner.fd, on_incarnation=partial(self.intake.attach, config.name), on_event=self._event
-            )
-
-    def _stop_cameras(self) -> None:
-        limit_s = max(0.1, min(1.5, self._stop_at - time.monotonic()))
-        threads = [threading.Thread(target=supervisor.stop, args=(limit_s,), name="stop") for supervisor in self.supervisors.values()]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-
-    def _undo(self, name: str, stop: Callable[[float], bool], seconds: float) -> None:
-        """Stop a part when the daemon stops; it gets ``seconds``, or what is left of all."""
-
-        def undo() -> None:
-            if not stop(max(seconds, 0.1) if time.monotonic() < self._stop_at else 0.1):
-                self._clean = False
-                LOG.error("%s did not stop in time, or left something behind", name)
-
-        self._parts.callback(undo)
+        self._parts.started("inspection", self.inspection.stop, 0.8)
 
     def _event(self, item: Event | Blind) -> None:
         """Something happened: to the log, and to the line, which tells everybody else. Any thread."""

@@ -26,7 +26,7 @@ def cpu_device(cpuinfo: Path = Path("/proc/cpuinfo")) -> Device:
         key, _, value = line.partition(":")
         fields.setdefault(key.strip(), value.strip())
     flags = set(fields.get("flags", fields.get("Features", "")).split())
-    name = fields.get("model name", platform.processor() or "unknown CPU")
+    name = fields.get("model name") or platform.machine()
     return Device("cpu", name, platform.machine(), tuple(sorted(flags & (ARITHMETIC | ARM_ARITHMETIC))))
 
 

@@ -88,6 +88,7 @@ class Inspection:
         self._queue: SimpleQueue[QueuedImage | None] = SimpleQueue()
         self._under_way: deque[_UnderWay] = deque()
         self._paused = threading.Event()
+        self._stopping = threading.Event()
         self._leaving = Reason.SHUTDOWN
         self._thread = threading.Thread(target=self._run, name="inspection")
 
@@ -117,6 +118,7 @@ class Inspection:
 
     def stop(self, deadline_s: float) -> bool:
         """Finish what the engine has, give up what waits, end. Stop the intake first. True: it ended in time."""
+        self._stopping.set()
         self._queue.put(None)
         if self._thread.ident is not None:
             self._thread.join(deadline_s)
@@ -146,7 +148,9 @@ class Inspection:
             except Empty:
                 self._stamp.touch()
                 continue
-            if image is None:
+            if image is None or self._stopping.is_set():
+                if image is not None:
+                    self._refuse(image, Reason.SHUTDOWN, "the station was stopped", StageTimes())
                 while self._under_way:
                     self._collect(self._under_way.popleft())
                 return

@@ -157,9 +157,10 @@ class Wire:
 class Running:
     """``inspector run`` as a process; what it says is read all the time."""
 
-    def __init__(self, station: Path) -> None:
+    def __init__(self, station: Path, engine: str = "") -> None:
+        command = [str(ASSETS / "run_with_engine.py"), engine] if engine else ["-m", "inspector.cli.main", "run"]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "inspector.cli.main", "run", str(station)],
+            [sys.executable, *command, str(station)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -183,8 +184,10 @@ class Running:
         assert self.process.poll() is None, self.said
 
     def cameras(self) -> list[psutil.Process]:
+        """Its camera processes; not the moment's helper that a library may start (``uname``, while an engine is loaded)."""
         try:
-            return psutil.Process(self.process.pid).children(recursive=True)
+            children = psutil.Process(self.process.pid).children(recursive=True)
+            return [child for child in children if "inspector.camera.process" in child.cmdline()]
         except psutil.NoSuchProcess:
             return []
 
@@ -250,8 +253,9 @@ class Site:
         (self.folder / "pictures").mkdir(exist_ok=True)
         return FOLDER_CAMERA.format(rate=rate)
 
-    def run(self) -> Running:
-        running = Running(self.station)
+    def run(self, engine: str = "") -> Running:
+        """``engine``: a misbehaving one of ``tests/assets/run_with_engine.py``; empty: the tiny real one."""
+        running = Running(self.station, engine)
         self.stack.callback(running.close)
         return running
 

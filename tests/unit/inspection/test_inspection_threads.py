@@ -487,11 +487,16 @@ def test_at_the_stop_the_engine_finishes_and_the_rest_is_shutdown() -> None:
         images = [at.image() for _ in range(2)]
         for image in images:
             at.inspection.put(image)
-        at.inspection.start()
-        at.inspection._queue.put(None)
         at.inspection.put(at.image())
+        at.inspection.start()
+        while at.inspection.waiting() > 1:  # two are with the engine, which waits
+            at.engine.gate.wait(0.01)
+        stopper = threading.Thread(target=at.inspection.stop, args=(10,))
+        stopper.start()
+        while not at.inspection._stopping.is_set():
+            at.engine.gate.wait(0.001)
         at.engine.gate.set()
-        assert at.inspection.stop(10)
+        stopper.join(10)
         assert {one.ticket: one.reason for one in at.line.proposals} == {1: None, 2: None, 3: Reason.SHUTDOWN}
 
 
