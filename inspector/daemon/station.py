@@ -87,6 +87,7 @@ class Daemon:
         self.metrics: Metrics
         self.inspection: Inspection
         self.intake: Intake
+        self.cameras: Supervisors
 
     @property
     def line(self) -> LineThread:
@@ -200,7 +201,7 @@ class Daemon:
         self.intake = Intake(seen, product.deadline_ms, itertools.count(1), line, self.inspection.put, self.fail)
         self.intake.start()
         self._parts.started("intake", self.intake.stop, 0.4)
-        supervisors = Supervisors(station.cameras, rings, self.intake.attach, self._event, self.fail)
+        self.cameras = supervisors = Supervisors(station.cameras, rings, self.intake.attach, self._event, self.fail)
         self._parts.started("cameras", supervisors.stop, 1.5)
         line.start()
         account = Account(

@@ -100,8 +100,8 @@ def _group(site: Any, faults: str = "", parts: int = 24, deadline_ms: float = 30
     daemon, wire = Daemon(read_station(site.station)), site.wire()
     daemon.start()
     try:
-        wire.until(lambda: all(one.state is CameraState.STREAMING for one in daemon.supervisors.values()), "both cameras stream")
-        for supervisor in daemon.supervisors.values():
+        wire.until(lambda: all(one.state is CameraState.STREAMING for one in daemon.cameras.by_camera.values()), "both cameras stream")
+        for supervisor in daemon.cameras.by_camera.values():
             assert supervisor.send(WriteCommand("SimLineStart", None))
         yield daemon, wire
     finally:
