@@ -49,6 +49,8 @@ LOG = logging.getLogger("inspector")
 STOP_S = 4.5
 """All of a stop: SIGTERM to exit within 5 s."""
 _TURN_S = 0.1
+_LOAD_GRACE_S = 2.0
+"""After a stop was asked for: most engines are loaded by then, and can be closed."""
 _LINE_AGE_NS = 2_000_000_000
 """A line thread that has not looked round for so long hangs: the watchdog is not fed."""
 _LOG_LEVELS = {EventLevel.INFO: logging.INFO, EventLevel.WARNING: logging.WARNING, EventLevel.ERROR: logging.ERROR}
@@ -235,10 +237,13 @@ class Daemon:
             except Exception as error:  # noqa: BLE001 - raised again below, in the thread that waits
                 loaded.append(error)
 
+        if self._must_stop():
+            return None
         thread = threading.Thread(target=load, name="engine-load", daemon=True)
         thread.start()
         while thread.is_alive() and not self._must_stop():
             thread.join(_TURN_S)
+        thread.join(_LOAD_GRACE_S)
         if not loaded or self._must_stop():
             self.left_running = thread.is_alive()
             if loaded and isinstance(loaded[0], Detector):
