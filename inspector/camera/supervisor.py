@@ -55,7 +55,7 @@ class CameraSupervisor:
         *,
         on_incarnation: Callable[[Incarnation], None],
         on_event: Callable[[Event | Blind], None],
-        on_failure: Callable[[BaseException], None] | None = None,
+        on_failure: Callable[[BaseException], None],
     ) -> None:
         self._config = config
         self._ring = ring
@@ -133,8 +133,6 @@ class CameraSupervisor:
                 tell(detail)
             except Exception as second:  # noqa: BLE001 - the callback may be what failed; the first error is the one to report
                 error.add_note(f"nor could it be told: {type(second).__name__}: {second}")
-        if self._on_failure is None:
-            raise error
         self._on_failure(error)
 
     def _keep_alive(self) -> None:

@@ -534,7 +534,7 @@ supervisor.start()
 streaming.wait(20)
 import psutil
 print(psutil.Process().children()[0].pid, flush=True)
-time.sleep(60)
+threading.Event().wait()  # until it is killed
 """
     import subprocess  # noqa: PLC0415
     import sys  # noqa: PLC0415
