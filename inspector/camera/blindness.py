@@ -30,9 +30,12 @@ class Blindness:
             self._open = Blind(stream=self._stream, from_ns=max(from_ns, self._last_end_ns), to_ns=None, cause=cause)
             self._publish(self._open)
 
-    def end(self, to_ns: int) -> None:
-        """It sees again since ``to_ns``. Does nothing while it sees."""
+    def end(self, sees_since_ns: int, now_ns: int) -> None:
+        """It sees again. Does nothing while it sees.
+
+        Since ``sees_since_ns`` where that lies in this interval, else only since ``now_ns``: a process that was frozen does not know it.
+        """
         if self._open is not None:
             blind, self._open = self._open, None
-            self._last_end_ns = max(to_ns, blind.from_ns)
+            self._last_end_ns = sees_since_ns if sees_since_ns > blind.from_ns else max(now_ns, blind.from_ns)
             self._publish(Blind(stream=blind.stream, from_ns=blind.from_ns, to_ns=self._last_end_ns, cause=blind.cause))

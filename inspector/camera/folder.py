@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from inspector.camera.clock import Reading
 from inspector.camera.port import CameraInfo, Frame, Value
 from inspector.camera.simulator.feed import image_files, read_image
 from inspector.contract.errors import CameraError, DataError
@@ -136,6 +137,11 @@ class FolderCamera:
         if not self._folder.is_dir():
             raise CameraError(f"{self._name} is lost: the folder {self._folder} is gone")
         return self._count
+
+    def clock(self) -> Reading | None:
+        """See ``Camera.clock``: pictures are stamped with the host's."""
+        now_ns = time.monotonic_ns()
+        return Reading(now_ns, now_ns, now_ns)
 
     def trigger(self) -> None:
         """See ``Camera.trigger``."""

@@ -18,6 +18,7 @@ import numpy as np
 from genicam import genapi, gentl
 from harvesters.core import Callback, Harvester, ParameterKey, ParameterSet
 
+from inspector.camera.clock import Reading
 from inspector.camera.port import CameraInfo, Frame, Value
 from inspector.camera.settings import CHUNKS, NodeAccess, said
 from inspector.contract.errors import CameraError
@@ -244,6 +245,20 @@ class GenicamCamera:
         except _ERRORS as error:
             raise self._lost(error) from error
         return None
+
+    def clock(self) -> Reading | None:
+        """See ``Camera.clock``."""
+        nodes = self._nodes
+        if nodes is None or not (nodes.has("TimestampLatch") and nodes.has("TimestampLatchValue")):
+            return None
+        begun_ns = time.monotonic_ns()
+        try:
+            nodes.node("TimestampLatch").execute()
+            ended_ns = time.monotonic_ns()
+            value = nodes.fresh("TimestampLatchValue")
+        except _ERRORS as error:
+            raise self._lost(error) from error
+        return Reading(begun_ns, value, ended_ns) if isinstance(value, int) and value > 0 else None
 
     def trigger(self) -> None:
         """See ``Camera.trigger``."""

@@ -20,6 +20,8 @@ class Incarnation:
         """SOCK_SEQPACKET, messages of ``inspector.contract.channel``; the intake's to close. Read it by ``receive``."""
         self._drained = threading.Event()
         self._held: set[int] = set()
+        self.condemned = ""
+        """Why the process is to be killed, as its reader found; empty: it is not."""
 
     def receive(self) -> bytes:
         """The next message; empty: the process is gone and all it said was read.
@@ -33,6 +35,10 @@ class Incarnation:
             return self.channel.recv(MAX_MESSAGE_BYTES)
         except ConnectionResetError:
             return self.channel.recv(MAX_MESSAGE_BYTES)
+
+    def condemn(self, cause: str) -> None:
+        """What it says makes no sense: its supervisor kills it."""
+        self.condemned = cause
 
     def drained(self, held: set[int]) -> None:
         """The intake has read the socket to its end and closed it; of the ring's filled slots it and the inspection hold ``held``."""

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from inspector.camera.clock import Reading
+
 Value = bool | int | float | str
 
 
@@ -78,6 +80,13 @@ class Camera(Protocol):
 
     def check(self) -> int | None:
         """Prove that the camera answers; its own count of triggers, None if it has none.
+
+        Raises:
+            CameraError: the camera is lost.
+        """
+
+    def clock(self) -> Reading | None:
+        """The camera's clock now, the same that stamps the frames; None: it cannot be read.
 
         Raises:
             CameraError: the camera is lost.

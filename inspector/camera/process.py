@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 
 from inspector.camera.build import build_camera
+from inspector.camera.clock import ClockMap
 from inspector.camera.pulse import Pulse
 from inspector.camera.sight import Sight
 from inspector.config.station import CameraConfig
@@ -76,6 +77,7 @@ class AcquisitionLoop:
         self._channel = channel
         self._pulse = pulse
         self._sight = Sight(config)
+        self._clock = ClockMap(camera.clock)
         self._told_incomplete = 0
         self._triggers: int | None = None
         self._checked_ns = 0
@@ -107,6 +109,7 @@ class AcquisitionLoop:
                 at_ns=time.monotonic_ns(),
             )
         )
+        self._clock.refresh(time.monotonic_ns())
         frames = self._camera.frames()
         frame = next(frames)  # starts the acquisition
         begun_ns = started_ns = time.monotonic_ns()
@@ -117,13 +120,15 @@ class AcquisitionLoop:
             if frame is None:
                 self._sight.empty(begun_ns)
             else:
-                self._deliver(frame)
-                self._sight.frame(frame)
+                exposure_ns = self._clock.to_host(frame.camera_ns, frame.received_ns)
+                self._deliver(frame, exposure_ns)
+                self._sight.frame(frame, exposure_ns)
                 frame = None  # its pixels go back to the driver now
+            now_ns = self._beat()  # before the command to stop: the last frame was seen
             self._obey()
             if self.stopping:
                 break
-            self._report(self._beat())
+            self._report(now_ns)
             begun_ns = time.monotonic_ns()
             frame = next(frames)
         self._triggers = self._camera.check()
@@ -134,11 +139,11 @@ class AcquisitionLoop:
 
     def _beat(self) -> int:
         now = time.monotonic_ns()
-        self._pulse.seen_ns = self._sight.seen_ns
+        self._pulse.seen_ns, self._pulse.streaming_ns = self._sight.seen_ns, self._sight.sees_since_ns
         self._pulse.beat_ns = now
         return now
 
-    def _deliver(self, frame: Frame) -> None:
+    def _deliver(self, frame: Frame, exposure_ns: int) -> None:
         size = frame.pixels.size
         slot = self._ring.claim()
         fits = size <= self._ring.slot_bytes
@@ -153,6 +158,7 @@ class AcquisitionLoop:
                 frame_id=frame.frame_id,
                 camera_ns=frame.camera_ns,
                 received_ns=frame.received_ns,
+                exposure_ns=exposure_ns,
                 width_px=frame.width_px,
                 height_px=frame.height_px,
                 stride_bytes=frame.stride_bytes,
@@ -197,6 +203,7 @@ class AcquisitionLoop:
         if due and (self._triggers is not None or now_ns - self._checked_ns >= CHECK_NS):
             self._triggers = self._camera.check()
             self._checked_ns = now_ns
+            self._clock.refresh(now_ns)
             self._sight.answered(now_ns, self._triggers)
         state = self._sight.state
         self._pulse.state = state

@@ -58,7 +58,7 @@ class Pulse:
 
     @property
     def streaming_ns(self) -> int:
-        """When the acquisition ran: from then on the camera sees."""
+        """From then on the camera sees: when the acquisition ran, or the exposure of the frame that ended its last stall. 0: not yet."""
         return int(self._words[_STREAMING])
 
     @streaming_ns.setter

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
 _TRANSFER_MARGIN_NS = 50_000_000
 """An exposure that began this long (and its own length) before an empty fetch has arrived by then, or is missing for good."""
-_DRIFT = 10_000
-"""The clocks may part by one nanosecond in so many: the smallest delay is let up by it, or it would be too low after hours."""
 _STALLED_TRIGGERS = 3
 """So many triggers without any frame are more than single losses."""
 
@@ -22,22 +20,20 @@ class Sight:
     """Fed by the loop with frames, empty fetches and answered checks.
 
     ``seen_ns``: whatever was exposed before it was told, or is missing in a way the daemon notices. A frame proves it up to its
-    own exposure, taken from the camera's clock by the smallest delay observed. Where silence is legal, an empty fetch proves it
-    up to a margin before, once the camera has answered afterwards: a lost camera is silent too.
+    own exposure. Where silence is legal, an empty fetch proves it up to a margin before, once the camera has answered afterwards:
+    a lost camera is silent too. ``sees_since_ns``: from then on it sees, without a stall: the start, or the exposure that ended the last stall.
     """
 
     def __init__(self, config: CameraConfig) -> None:
         self._free_run = config.trigger == "free_run"
         self._timeout_ns = int(config.frame_timeout_s * 1e9)
         self._margin_ns = _TRANSFER_MARGIN_NS + int((config.exposure_us or 0.0) * 1e3)
-        self._floor_ns: int | None = None
-        self._floor_at_ns = 0
         self._empty_ns = 0
         self._frame_ns = 0
         self._asked_ns: int | None = None
         self._count_at_frame: int | None = None
         self._stalled = False
-        self.seen_ns = 0
+        self.seen_ns = self.sees_since_ns = 0
 
     @property
     def state(self) -> CameraState:
@@ -46,23 +42,19 @@ class Sight:
 
     def started(self, now_ns: int) -> None:
         """The acquisition runs."""
-        self.seen_ns = self._frame_ns = now_ns
+        self.seen_ns = self.sees_since_ns = self._frame_ns = now_ns
 
     def triggered(self, now_ns: int) -> None:
         """A software trigger was sent."""
         if self._asked_ns is None:
             self._asked_ns = now_ns
 
-    def frame(self, frame: Frame) -> None:
-        """A frame was told."""
-        exposure_ns = frame.received_ns - self._margin_ns
-        if frame.camera_ns:
-            delay = frame.received_ns - frame.camera_ns
-            if self._floor_ns is not None:
-                delay = min(delay, self._floor_ns + (frame.received_ns - self._floor_at_ns) // _DRIFT)
-            self._floor_ns, self._floor_at_ns = delay, frame.received_ns
-            exposure_ns = frame.camera_ns + delay
-        self.seen_ns = max(self.seen_ns, exposure_ns)
+    def frame(self, frame: Frame, exposure_ns: int) -> None:
+        """A frame was told, with its exposure on the host's clock."""
+        proven_ns = exposure_ns if frame.camera_ns else frame.received_ns - self._margin_ns
+        if self._stalled:
+            self.sees_since_ns = proven_ns
+        self.seen_ns = max(self.seen_ns, proven_ns)
         self._frame_ns = frame.received_ns
         self._asked_ns = self._count_at_frame = None
         self._stalled = False

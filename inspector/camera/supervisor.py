@@ -165,7 +165,7 @@ class CameraSupervisor:
                 return
             try:
                 incarnation = self._hand_over(process, ours, generation)
-                killed = self._watch(process)
+                killed = self._watch(process, incarnation)
             except BaseException:
                 self._graceful = False
                 process.kill()  # else it would never leave, nor the wait below end
@@ -194,7 +194,7 @@ class CameraSupervisor:
             raise
         return incarnation
 
-    def _watch(self, process: subprocess.Popen[bytes]) -> str:
+    def _watch(self, process: subprocess.Popen[bytes], incarnation: Incarnation) -> str:
         """Until the process has left. Returns why it was killed, empty if it was not."""
         killed = ""
         stop_sent = False
@@ -218,7 +218,9 @@ class CameraSupervisor:
                 self._look(now_ns)
                 opening = self._pulse.streaming_ns == 0
                 limit_ns = max(int(OPEN_TIMEOUT_S * 1e9), silence_ns) if opening else silence_ns
-                if now_ns - max(self._pulse.beat_ns, started_ns) > limit_ns:
+                if incarnation.condemned:
+                    killed = killed or incarnation.condemned
+                elif now_ns - max(self._pulse.beat_ns, started_ns) > limit_ns:
                     killed = killed or f"it did not answer for {limit_ns / 1e9:.1f} s and was killed"
                 elif self._stopping.is_set() and time.monotonic() > self._deadline_s:
                     killed = killed or "it did not leave in time and was killed"
@@ -240,9 +242,7 @@ class CameraSupervisor:
             return
         frozen = now_ns - pulse.beat_ns > self._config.heartbeat_s * 0.5e9
         if pulse.state is CameraState.STREAMING and not frozen:
-            if self._blindness.open:
-                # The first time from when the acquisition ran; after a stall or a freeze from the last turn of the loop.
-                self._blindness.end(pulse.streaming_ns if self._state is CameraState.OPENING else pulse.beat_ns)
+            self._blindness.end(pulse.streaming_ns, pulse.beat_ns)
             self._enter(CameraState.STREAMING, "")
         elif not self._stopping.is_set():
             state = CameraState.STALLED if frozen else pulse.state

@@ -35,6 +35,8 @@ class FrameRecord(msgspec.Struct, frozen=True, tag="frame", array_like=True):
     """Exposure time on the camera's clock; 0: the camera gives none."""
     received_ns: int
     """Host's monotonic clock when the frame was fetched."""
+    exposure_ns: int
+    """Exposure time on the host's monotonic clock, as far as it can be known; at most ``received_ns``."""
     width_px: int
     height_px: int
     stride_bytes: int

@@ -18,19 +18,17 @@ if TYPE_CHECKING:
 
     from inspector.config.station import IdentityRules
     from inspector.contract.channel import FrameRecord, StatusRecord
-    from inspector.inspection.clock import ClockMap
 
 
 class FrameTracker:
     """Turns one camera's records into views. Used by one thread."""
 
-    def __init__(self, camera: str, rules: IdentityRules, deadline_ns: int, tickets: Iterator[int], clock: ClockMap) -> None:
+    def __init__(self, camera: str, rules: IdentityRules, deadline_ns: int, tickets: Iterator[int]) -> None:
         """``deadline_ns``: the product's; a counted trigger without a frame is given up after it. ``tickets`` are unique in this boot."""
-        self._camera, self._rules, self._patience_ns, self._clock = camera, rules, deadline_ns, clock
+        self._camera, self._rules, self._patience_ns = camera, rules, deadline_ns
         self._views = ViewMaker(camera, rules.part_id, deadline_ns, tickets)
         self._ids = FrameIds(rules.frame_id_bits, rules.frame_id_first_after_wrap)
-        self._memory = Memory()
-        self._owed = Owed()
+        self._memory, self._owed, self._started_ns = Memory(), Owed(), 0
         self._forget()
 
     def _forget(self) -> None:
@@ -54,11 +52,10 @@ class FrameTracker:
         """Frames given up whose numbers are not known; the next gap takes them."""
         self._ahead_until_ns = 0
 
-    def restart(self) -> None:
+    def restart(self, at_ns: int) -> None:
         """A new incarnation of the camera process: numbers and camera clock may begin anew; what was not seen is blind."""
-        self._memory = Memory()
+        self._memory, self._started_ns = Memory(), at_ns
         self._forget()
-        self._clock.restart()
 
     @property
     def seen_until_ns(self) -> int | None:
@@ -79,7 +76,7 @@ class FrameTracker:
     def frame(self, record: FrameRecord, now_ns: int, reason: Reason | None = None) -> Seen:
         """Identify a frame; ``reason``: why its image cannot be inspected."""
         seen = Seen()
-        exposure_ns = self._clock.to_host(record.camera_ns, record.received_ns)
+        exposure_ns = record.exposure_ns
         self._owed.add(incomplete=record.incomplete_before, at_ns=record.received_ns)
         if self._memory.delivered(record.frame_id, record.camera_ns):
             self._tell(seen, "duplicate_frame", EventLevel.WARNING, f"frame {record.frame_id} was delivered twice", now_ns)
@@ -164,7 +161,10 @@ class FrameTracker:
     def _begin(self, seen: Seen, record: FrameRecord, number: int, exposure_ns: int, now_ns: int) -> None:
         """The first frame: nothing is known of what came before it but the damaged frames."""
         damaged = self._owed.incomplete
-        if damaged:
+        if damaged > self._rules.max_gap:
+            self._go_blind(seen, f"{damaged} damaged frames before the first, more than max_gap", exposure_ns, exposure_ns, now_ns)
+            self._owed.settle(damaged)
+        elif damaged:
             self._open_lost(seen, [number - damaged + i for i in range(damaged)], exposure_ns, now_ns)
         if self._count is not None and not self._latched and exposure_ns > self._base_ns:
             self._count += damaged
@@ -291,7 +291,7 @@ class FrameTracker:
 
     def _go_blind(self, seen: Seen, cause: str, since_ns: int, until_ns: int, now_ns: int) -> None:
         """Blind from the last exposure, or ``since_ns`` if that is earlier."""
-        last_ns = self._exposure_ns if self._exposure_ns is not None else self._base_ns or until_ns
+        last_ns = self._exposure_ns if self._exposure_ns is not None else self._base_ns or self._started_ns or until_ns
         seen.blinds.append(Blind(self._camera, min(last_ns, since_ns, until_ns), until_ns, cause))
         self._tell(seen, "gap", EventLevel.ERROR, cause, now_ns)
 

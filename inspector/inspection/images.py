@@ -43,6 +43,11 @@ class Slots:
                 self._held.remove(slot)
                 self.ring.release(slot)
 
+    def holds(self, slot: int) -> bool:
+        """Whether the daemon holds ``slot`` now."""
+        with self._lock:
+            return slot in self._held
+
     def held(self) -> set[int]:
         """The slots held now."""
         with self._lock:

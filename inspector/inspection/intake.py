@@ -8,60 +8,25 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from inspector.contract.channel import CameraState, EndRecord, FrameRecord, OpenedRecord, StatusRecord, decode_message
 from inspector.contract.records import Blind, Event, EventLevel, Reason
-from inspector.inspection.clock import ClockMap
 from inspector.inspection.identity import FrameTracker
 from inspector.inspection.images import QueuedImage, Slots
+from inspector.inspection.screening import nonsense
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Iterator, Sequence
 
     from inspector.config.station import IdentityRules
-    from inspector.contract.records import View
     from inspector.contract.ring import Ring
+    from inspector.inspection.ports import Incarnation, Line
     from inspector.inspection.views import Seen
 
 _BATCH = 64
 """Records taken from one camera before the others have their turn."""
 _MODULO = 1 << 32
-
-
-class Incarnation(Protocol):
-    """One life of a camera process, as its supervisor hands it over."""
-
-    @property
-    def generation(self) -> int:
-        """1, 2, 3, ... per camera."""
-
-    @property
-    def channel(self) -> socket.socket:
-        """SOCK_SEQPACKET; the intake reads and closes it."""
-
-    def receive(self) -> bytes:
-        """The next message; empty: the process is gone and all it said was read. BlockingIOError: nothing is there."""
-
-    def drained(self, held: set[int]) -> None:
-        """Everything was read; the daemon holds these slots of the ring."""
-
-
-class Line(Protocol):
-    """What the intake needs of the line thread."""
-
-    def open(self, view: View) -> None:
-        """Open a view."""
-
-    def blind(self, blind: Blind) -> None:
-        """Publish a blind interval."""
-
-    def event(self, event: Event) -> None:
-        """Publish an event."""
-
-    def simulated(self, camera: str, *, simulated: bool) -> None:
-        """Say whether a camera is no real one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +60,10 @@ class _Camera:
     def __init__(self, camera: IntakeCamera, deadline_ns: int, tickets: Iterator[int]) -> None:
         self.name, self.ring = camera.name, camera.ring
         self.slots = Slots(camera.ring)
-        self.tracker = FrameTracker(camera.name, camera.rules, deadline_ns, tickets, ClockMap())
+        self.tracker = FrameTracker(camera.name, camera.rules, deadline_ns, tickets)
         self.incarnation: Incarnation | None = None
+        self.condemned = False
+        """What the present incarnation says is not believed any more."""
         self.opened: OpenedRecord | None = None
         self.state = CameraState.OPENING
         self.unsent = camera.ring.unsent
@@ -196,8 +163,9 @@ class Intake:
             self._read_all(camera)
         incarnation.channel.setblocking(False)
         camera.incarnation, camera.state, camera.told_ns = incarnation, CameraState.OPENING, started_ns
+        camera.condemned = False
         camera.starts += 1
-        camera.tracker.restart()
+        camera.tracker.restart(started_ns)
         self._by_fd[incarnation.channel.fileno()] = camera
         self._poll.register(incarnation.channel, select.POLLIN)
 
@@ -220,20 +188,31 @@ class Intake:
                 self._end(camera, camera.incarnation)
                 return False
             self._count_unsent(camera)
-            try:
-                record = decode_message(message)
-            except ValueError as error:  # msgspec's errors are such, and so are letters that are none
-                self._unreadable(camera, f"a message of {len(message)} bytes from the camera process cannot be read: {error}")
-            else:
-                self._take(camera, record)
+            if not camera.condemned:
+                self._hear(camera, camera.incarnation, message)
         return True
 
-    def _unreadable(self, camera: _Camera, cause: str) -> None:
-        """A frame may have been in it: since the last one that was accounted for the station could not see."""
+    def _hear(self, camera: _Camera, incarnation: Incarnation, message: bytes) -> None:
+        try:
+            record = decode_message(message)
+        except ValueError as error:  # msgspec's errors are such, and so are letters that are none
+            cause = f"a message of {len(message)} bytes cannot be read: {error}"
+        else:
+            cause = nonsense(record, camera.slots, time.monotonic_ns())
+            if not cause:
+                self._take(camera, record)
+                return
+        cause = f"the camera process sent nonsense and is killed: {cause}"
+        camera.condemned = True
+        self._unseen(camera, cause)
+        self._line.event(Event("camera_message_unreadable", EventLevel.ERROR, cause, time.monotonic_ns(), camera.name))
+        incarnation.condemn(cause)
+
+    def _unseen(self, camera: _Camera, cause: str) -> None:
+        """A frame may have been in what was not believed: since the last one that was accounted for the station could not see."""
         now_ns = time.monotonic_ns()
         since_ns, camera.told_ns = max(camera.told_ns, camera.tracker.seen_until_ns or 0), now_ns
         self._line.blind(Blind(camera.name, min(since_ns, now_ns), now_ns, cause))
-        self._line.event(Event("camera_message_unreadable", EventLevel.ERROR, cause, now_ns, camera.name))
 
     def _take(self, camera: _Camera, record: FrameRecord | StatusRecord | OpenedRecord | EndRecord) -> None:
         if isinstance(record, FrameRecord):
@@ -286,6 +265,8 @@ class Intake:
         """All that the process said was read."""
         self._count_unsent(camera)
         self._open(camera.tracker.end(time.monotonic_ns()))
+        if camera.condemned:
+            self._unseen(camera, "what the camera process said was not believed any more")
         if camera.state is not CameraState.STOPPED:
             camera.state = CameraState.LOST
         self._detach(camera, incarnation)

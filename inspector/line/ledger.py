@@ -172,6 +172,11 @@ class Ledger:
         part.said[proposal.ticket] = proposal
         return [self._close(part, Reason.LATE, Reason.NO_FRAME, now_ns)] if len(part.said) == part.awaits else []
 
+    def view(self, ticket: int) -> View | None:
+        """An open part's view; None: no open part has it."""
+        part = self._by_ticket.get(ticket)
+        return None if part is None else next(view for view in part.views if view.ticket == ticket)
+
     def next_deadline_ns(self) -> int | None:
         """The earliest deadline of an open part; None: nothing is open."""
         heap = self._heap

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 import msgspec
 import zmq
 
-from inspector.contract.records import Blind, ClosedPart, Event, LateResult, Proposal, Reason, StageTimes, View
+from inspector.contract.records import Blind, Event, LateResult, Proposal, Reason, View
 from inspector.contract.wire import encode, topic
+from inspector.line.closing import closed_part
 from inspector.line.ledger import Closing, Ledger
 from inspector.line.messages import MessageBuilder
 from inspector.line.settings import LineSnapshot, StreamState
+from inspector.line.sight import LineSight
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -61,8 +63,7 @@ class LineThread:
         self._wake_lock = threading.Lock()  # guards _wake: a closed descriptor may be another's at once
         self._stop_reason: Reason | None = None
         self._seq: dict[str, int] = dict.fromkeys(settings.streams.names, 0)
-        self._blind: dict[str, int] = {}
-        """Cameras that cannot see now, and since when."""
+        self._sight = LineSight()
         self._simulated: set[str] = set()
         self._sent = self._heartbeats = self._withheld = self._late = 0
         self._snapshot = self._take_snapshot()
@@ -175,9 +176,10 @@ class LineThread:
         for _ in range(min(len(waiting), _BATCH)):
             item = waiting.popleft()
             if isinstance(item, View):
+                self._sight.opened(item)
                 self._finish(self._ledger.open(item, time.monotonic_ns()))
             elif isinstance(item, Proposal):
-                self._finish(self._ledger.propose(item, time.monotonic_ns()))
+                self._weigh(item)
             elif isinstance(item, Blind):
                 self._send_blind(item)
             elif isinstance(item, Event):
@@ -188,6 +190,12 @@ class LineThread:
                 self._simulated.discard(item.camera)
         return bool(waiting)
 
+    def _weigh(self, proposal: Proposal) -> None:
+        view = self._ledger.view(proposal.ticket)
+        judged = proposal if view is None else self._sight.judge(view, proposal)
+        if judged is not None:
+            self._finish(self._ledger.propose(judged, time.monotonic_ns()))
+
     def _finish(self, items: Iterable[Closing | LateResult]) -> None:
         for item in items:
             if isinstance(item, LateResult):
@@ -195,46 +203,26 @@ class LineThread:
                 self._offer(item)
             else:
                 # The flight recorder's place is here: what was decided is written before it is numbered and sent.
-                part = self._number(item)
+                part = closed_part(item, self._settings, self._next_seq(item.stream))
                 simulated = any(one.view.camera in self._simulated for one in part.views)
                 self._send(part.stream, self._messages.verdict(part, simulated=simulated))
                 self._offer(part)
-
-    def _number(self, closing: Closing) -> ClosedPart:
-        settings = self._settings
-        return ClosedPart(
-            stream=closing.stream,
-            part_no=closing.part_no,
-            seq=self._next_seq(closing.stream),
-            part_id=closing.part_id,
-            outcome=closing.outcome,
-            reason=closing.reason,
-            detail=closing.detail,
-            action=settings.action(closing.outcome),
-            defects=closing.defects,
-            views=closing.views,
-            times=_slowest([one.times for one in closing.views]),
-            exposure_ns=closing.exposure_ns,
-            opened_ns=closing.opened_ns,
-            deadline_ns=closing.deadline_ns,
-            closed_ns=closing.closed_ns,
-            product=settings.product,
-            product_version=settings.product_version,
-            engines=settings.engines,
-            closed_utc_ns=time.time_ns() - time.monotonic_ns() + closing.closed_ns,
-        )
+                for one in part.views:
+                    held = self._sight.forget(one.view.ticket)
+                    if held is not None:
+                        self._weigh(held)  # its part is closed: it is late evidence
 
     def _send_blind(self, blind: Blind) -> None:
         camera = blind.stream
-        if blind.to_ns is None:
-            self._blind[camera] = blind.from_ns
-        elif self._blind.get(camera) == blind.from_ns:  # another interval, told afterwards, ends nothing
-            del self._blind[camera]
+        blind = self._sight.told(blind)
         stream = self._settings.streams.of(camera)
         if stream != camera:
             blind = msgspec.structs.replace(blind, stream=stream, cause=f"camera {camera}: {blind.cause}")
         self._send(stream, self._messages.blind(blind, self._next_seq(stream)))
         self._offer(blind)
+        if not self._sight.blind(camera):
+            for proposal in self._sight.released(camera):
+                self._weigh(proposal)
 
     def _send_event(self, event: Event) -> None:
         stream = self._settings.streams.of(event.stream)
@@ -272,7 +260,7 @@ class LineThread:
         return LineSnapshot(
             at_ns=time.monotonic_ns(),
             streams={
-                name: StreamState(books, self._seq.get(name, 0), any(camera in self._blind for camera in streams.cameras(name)))
+                name: StreamState(books, self._seq.get(name, 0), any(self._sight.blind(camera) for camera in streams.cameras(name)))
                 for name, books in self._ledger.snapshot().items()
             },
             messages=self._sent,
@@ -281,11 +269,3 @@ class LineThread:
             late_results=self._late,
             waiting=len(self._input),
         )
-
-
-def _slowest(times: Sequence[StageTimes]) -> StageTimes:
-    """The times of a part: of each stage, its slowest view's."""
-    if len(times) == 1:
-        return times[0]
-    fields = StageTimes.__struct_fields__
-    return StageTimes(*(max((value for one in times if (value := getattr(one, name)) is not None), default=None) for name in fields))

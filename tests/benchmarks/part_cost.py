@@ -110,7 +110,9 @@ def bench_intake(parts: int) -> None:
 
     def feed(number: int) -> None:
         now = time.monotonic_ns()
-        life.process.send(encode(FrameRecord(number % 4, number, now, now, WIDTH, HEIGHT, WIDTH, "Mono8", WIDTH * HEIGHT, None, number, None, 0)))
+        life.process.send(
+            encode(FrameRecord(number % 4, number, now, now, now, WIDTH, HEIGHT, WIDTH, "Mono8", WIDTH * HEIGHT, None, number, None, 0))
+        )
 
     told("intake", parts, feed, lambda: intake.snapshot()["top"].frames == parts)
     life.process.close()
@@ -153,7 +155,9 @@ def bench_inspection(parts: int) -> None:
         def feed(number: int) -> None:
             slots.hold(number % 4)
             one = view(number)
-            record = FrameRecord(number % 4, number, 1, one.opened_ns, WIDTH, HEIGHT, WIDTH, "Mono8", WIDTH * HEIGHT, None, number, None, 0)
+            record = FrameRecord(
+                number % 4, number, 1, one.opened_ns, one.opened_ns, WIDTH, HEIGHT, WIDTH, "Mono8", WIDTH * HEIGHT, None, number, None, 0
+            )
             inspection.put(QueuedImage(one, record, None, slots))
 
         told("inspection", parts, feed, lambda: last[0] == parts)

@@ -139,3 +139,20 @@ def test_it_can_be_closed_in_every_state_and_twice(make: Make) -> None:
     next(frames)
     frames.close()  # type: ignore[attr-defined]
     again.close()
+
+
+def test_the_clock_is_the_one_that_stamps_the_frames(make: Make) -> None:
+    camera = make()
+    camera.open()
+    before = camera.clock()
+    frames = camera.frames()
+    frame = next(one for one in frames if one is not None)
+    after = camera.clock()
+    frames.close()  # type: ignore[attr-defined]
+    assert before is not None
+    assert after is not None
+    assert before.begun_ns <= before.ended_ns <= after.begun_ns <= after.ended_ns
+    assert before.camera_ns <= frame.camera_ns <= after.camera_ns
+    shift = after.camera_ns - after.ended_ns
+    assert abs(before.camera_ns - before.ended_ns - shift) < 50_000_000, "it counts as the host's clock does"
+    assert camera.check() is not None

@@ -105,8 +105,11 @@ class Story:
     closed: int = 0
     pending: int = 0
 
-    def is_blind(self, at_ns: int) -> bool:
-        return any(begin <= at_ns <= end for begin, end in self.blind_ns)
+    utc_offset_ns: int = 0
+
+    def is_blind(self, at_ns: int, margin_ns: int = 0) -> bool:
+        """``margin_ns``: only if it lies deeper than that inside an interval."""
+        return any(begin + margin_ns <= at_ns <= end - margin_ns for begin, end in self.blind_ns)
 
 
 @pytest.fixture
@@ -115,8 +118,15 @@ def run_story(tmp_path: Path) -> Callable[..., Story]:
         pytest.skip("the simulator was not built: no C++ compiler")
 
     def run(
-        faults: str, parts: int, rate: float = 100, identity: str = "trigger_counter", slots: int = 16, engine: Callable[[], NullEngine] | None = None
+        faults: str,
+        parts: int,
+        rate: float = 100,
+        identity: str = "trigger_counter",
+        slots: int = 16,
+        engine: Callable[[], NullEngine] | None = None,
+        meddle: Callable[[Daemon, int], None] = lambda _daemon, _triggers: None,
     ) -> Story:
+        """``meddle`` is called again and again with the daemon and the triggers so far."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -132,8 +142,8 @@ def run_story(tmp_path: Path) -> Callable[..., Story]:
         with Subscriber(f"tcp://127.0.0.1:{port}") as wire:
             daemon.start()
             try:
-                _follow(daemon, wire, story, line, parts)
-                offset_ns = time.time_ns() - time.monotonic_ns()
+                _follow(daemon, wire, story, line, parts, meddle)
+                story.utc_offset_ns = offset_ns = time.time_ns() - time.monotonic_ns()
             finally:
                 clean = daemon.stop()
             for update in wire.receive(0.2):
@@ -150,13 +160,14 @@ def run_story(tmp_path: Path) -> Callable[..., Story]:
     return run
 
 
-def _follow(daemon: Daemon, wire: Subscriber, story: Story, line: Path, parts: int) -> None:
+def _follow(daemon: Daemon, wire: Subscriber, story: Story, line: Path, parts: int, meddle: Callable[[Daemon, int], None]) -> None:
     """Until the line has run out and the ledger is quiet."""
     deadline = time.monotonic() + 90
     quiet_since = None
     while time.monotonic() < deadline:
         for update in wire.receive(0.1):
             _take(update, story)
+        meddle(daemon, len(read_trigger_log(line)))
         if daemon.failure is not None:
             raise AssertionError("a thread of the daemon failed") from daemon.failure
         books = daemon.line.snapshot().streams["top"]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from inspector.camera.simulator.nodes import Fault
+from inspector.daemon.station import Daemon
 
 pytestmark = [pytest.mark.timeout(150)]
 
@@ -43,8 +47,18 @@ def _never_seen(row: Any) -> bool:
     return row is None or bool(Fault(int(row["faults"])) & (UNSEEN | Fault.REORDER | Fault.STALL | Fault.LOST))
 
 
+CLOCKS_NS = 2_000_000
+"""Exposures and intervals are logged as UTC, each by its own look at the wall clock."""
+TRANSFER_NS = 20_000_000
+"""An exposure on the host's clock is known to this: what the least frame is on its way, on a busy machine."""
+
+
 def check_the_law(story: Any, *, by_id: bool = True) -> None:
     """What must hold whatever happened."""
+    for part in story.parts:
+        if part.outcome == "PASS":
+            exposure_ns = part.exposure_utc_ns - story.utc_offset_ns
+            assert not story.is_blind(exposure_ns, CLOCKS_NS), f"part {part.part_id} passed in a published blind interval"
     assert story.opened == story.closed
     assert story.pending == 0
     assert story.gaps == 0
@@ -66,6 +80,8 @@ def check_the_law(story: Any, *, by_id: bool = True) -> None:
     assert not lost, f"triggers without an outcome and not in a blind interval: {lost}"
     for verdict in story.verdicts:
         row = known[verdict.part_id]
+        if verdict.outcome == "PASS":
+            assert not story.is_blind(int(row["host_ns"]), TRANSFER_NS), f"part {verdict.part_id} passed and was exposed in a blind interval"
         if verdict.outcome != "UNINSPECTED":
             hit = Fault(int(row["faults"]))
             if hit & Fault.FROZEN and _never_seen(known.get(str(int(row["counter"]) - 1))):
@@ -92,6 +108,55 @@ def test_every_fault_in_one_run(run_story: Callable[..., Any]) -> None:
     assert len(story.blind_ns) >= 4
     # Faults that hit single triggers cost single parts; what a restart costs depends on how busy the machine is.
     assert sum(verdict.outcome != "UNINSPECTED" for verdict in story.verdicts) > PARTS * 0.35
+
+
+def _camera_process() -> int:
+    """The only one among our children."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            ours = parent == os.getpid() and b"inspector.camera.process" in (entry / "cmdline").read_bytes()
+        except (OSError, ValueError, IndexError):
+            continue  # no process, or gone by now
+        found += [int(entry.name)] if ours else []
+    (pid,) = found
+    return pid
+
+
+@pytest.mark.slow
+def test_what_a_frozen_camera_process_kept_back_does_not_pass(run_story: Callable[..., Any]) -> None:
+    """It thaws before it is killed: the driver has kept every frame, and all of them are delivered and inspected."""
+    frozen: list[int] = []
+    thawed: list[int] = []
+
+    def freeze(daemon: Daemon, triggers: int) -> None:
+        if triggers > 150 and not frozen:
+            frozen.append(_camera_process())
+            os.kill(frozen[0], signal.SIGSTOP)
+        if frozen and not thawed and daemon.line.snapshot().streams["top"].blind:
+            os.kill(frozen[0], signal.SIGCONT)
+            thawed.append(triggers)
+
+    story = run_story("", 400, meddle=freeze)
+    check_the_law(story)
+    assert thawed
+    assert len(story.blind_ns) == 2, "at the start and in the freeze: the process was not killed"
+    kept_back = [one for one in story.verdicts if one.reason == "camera_lost"]
+    assert len(kept_back) > 5
+    assert all("blind" in one.detail for one in kept_back)
+    assert sum(one.outcome != "UNINSPECTED" for one in story.verdicts) > 250
+    assert len(story.verdicts) == len(story.triggers)
+
+
+@pytest.mark.slow
+def test_the_first_frame_is_late_by_more_than_its_deadline_and_that_is_known(run_story: Callable[..., Any]) -> None:
+    """No frame came before it that could tell how long frames are on their way: the camera's clock was read."""
+    story = run_story("late_at=1:1500ms", 60, rate=20)
+    check_the_law(story)
+    first = next(one for one in story.verdicts if one.part_id == "1")
+    assert first.outcome == "UNINSPECTED"
+    assert sum(one.outcome != "UNINSPECTED" for one in story.verdicts) > 20
 
 
 @pytest.mark.slow

@@ -63,7 +63,7 @@ def test_an_unknown_outcome_is_refused() -> None:
 
 def test_camera_messages_fit_a_datagram_and_come_back() -> None:
     record = channel.FrameRecord(
-        slot=3, frame_id=2**63, camera_ns=1, received_ns=2, width_px=3, height_px=4, stride_bytes=5, pixel_format="Mono8",
+        slot=3, frame_id=2**63, camera_ns=1, received_ns=2, exposure_ns=2, width_px=3, height_px=4, stride_bytes=5, pixel_format="Mono8",
         size_bytes=6, encoder=None, trigger_counter=9, line_status=0, incomplete_before=1,
     )  # fmt: skip
     sent = channel.encode(record)

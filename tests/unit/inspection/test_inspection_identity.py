@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from inspector.config.station import IdentityRules
 from inspector.contract.channel import CameraState, FrameRecord, StatusRecord
 from inspector.contract.records import Blind, Event, Reason, View
-from inspector.inspection.clock import ClockMap
 from inspector.inspection.counters import FrameIds
 from inspector.inspection.identity import FrameTracker
 from inspector.inspection.views import Seen
@@ -40,6 +39,7 @@ def frame(
         frame_id=frame_id,
         camera_ns=camera_ns,
         received_ns=exposure + int(transfer_ms * MS),
+        exposure_ns=exposure,
         width_px=4,
         height_px=4,
         stride_bytes=4,
@@ -66,7 +66,7 @@ class Watched:
     blinds: list[Blind] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.tracker = FrameTracker("cam", self.rules, DEADLINE, count(1), ClockMap())
+        self.tracker = FrameTracker("cam", self.rules, DEADLINE, count(1))
 
     def take(self, seen: Seen) -> View | None:
         self.views += [*seen.lost, *([seen.view] if seen.view else [])]
@@ -171,7 +171,7 @@ def test_a_line_that_stands_still_gives_its_encoder_value_to_one_part() -> None:
     assert [view.part_id for view in watched.views] == ["40", None, None, "41"]
     assert [view.encoder for view in watched.views] == [40, 40, 40, 41]
     assert watched.names == ["repeated_encoder", "repeated_encoder"]
-    watched.tracker.restart()
+    watched.tracker.restart(0)
     watched.frame(frame(1, 1000, encoder=41))
     assert watched.views[-1].part_id is None, "the camera process is another one, the part may be the same"
 
@@ -334,7 +334,7 @@ def test_what_was_counted_is_lost_with_the_camera() -> None:
     watched.take(watched.tracker.end(START + 30 * MS))
     assert [(view.part_id, view.reason) for view in watched.views[1:]] == [("2", Reason.CAMERA_LOST), ("3", Reason.CAMERA_LOST)]
     assert watched.tracker.seen_until_ns == START + 20 * MS
-    watched.tracker.restart()
+    watched.tracker.restart(0)
     watched.frame(frame(1, 1000, trigger=1))
     assert watched.blinds == []
     assert watched.views[-1].part_id == "1"

@@ -6,7 +6,6 @@ import pytest
 from inspector.config.product import ClassRule, DetectorRules, Product, Region, ValidityRules
 from inspector.contract.records import Box, Outcome
 from inspector.engine.detector import Detections
-from inspector.inspection.clock import ClockMap
 from inspector.inspection.rules import DefectRules
 from inspector.inspection.validity import ValidityGate
 
@@ -112,28 +111,3 @@ def test_every_colour_of_a_bayer_pattern_is_sampled() -> None:
     image = np.full((70, 70), 10, np.uint8)
     image[1::2, 1::2] = 255
     assert "saturated" in ValidityGate(ValidityRules(saturated_share=0.2)).check("a", image)
-
-
-def test_the_clock_map_takes_the_least_delay() -> None:
-    clock = ClockMap()
-    offset = 123_456 * MS
-    delays = [9, 5, 7, 3, 8, 4]
-    exposures = [clock.to_host(index * 10 * MS + 1, index * 10 * MS + 1 + offset + delay * MS) for index, delay in enumerate(delays)]
-    assert exposures[3] == 30 * MS + 1 + offset + 3 * MS
-    assert exposures[5] - exposures[3] == 20 * MS, "once the least delay is known, distances are the camera's own"
-    assert clock.to_host(0, 77) == 77
-
-
-def test_the_clock_map_follows_drift_and_survives_a_reset() -> None:
-    clock = ClockMap(window_ns=1000 * MS)
-    for index in range(1, 1000):
-        camera_ns = index * 10 * MS
-        host_ns = camera_ns + camera_ns // 5_000  # 200 ppm
-        error = clock.to_host(camera_ns, host_ns + 2 * MS) - host_ns
-        assert 0 <= error <= 2 * MS + 1
-        assert error >= 2 * MS - 2 * 1000 * MS // 5_000 - 10 * MS // 5_000
-    assert clock.restarts == 0
-    assert clock.to_host(1, 20_000 * MS) == 20_000 * MS
-    assert clock.restarts == 1
-    clock.restart()
-    assert clock.to_host(500 * MS, 7 * MS) == 7 * MS

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 
+import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -77,6 +78,10 @@ class Life:
         self.channel, self.process = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.done = threading.Event()
         self.held: set[int] = set()
+        self.condemned = ""
+
+    def condemn(self, cause: str) -> None:
+        self.condemned = cause
 
     def receive(self) -> bytes:
         return self.channel.recv(65536)
@@ -122,7 +127,7 @@ class Bench:
 
 def frame(frame_id: int, *, slot: int = 0, size: int = WIDTH * HEIGHT, trigger: int | None = None) -> FrameRecord:
     now = time.monotonic_ns()
-    return FrameRecord(slot, frame_id, now, now, WIDTH, HEIGHT, WIDTH, "Mono8", size, None, trigger, None, 0)
+    return FrameRecord(slot, frame_id, now, now, now, WIDTH, HEIGHT, WIDTH, "Mono8", size, None, trigger, None, 0)
 
 
 @contextmanager
@@ -177,7 +182,7 @@ def test_no_slot_too_large_and_duplicate_need_no_inspection() -> None:
         at.frame(life, size=0)
         slot = at.ring.claim()
         at.ring.fill(slot)
-        record = FrameRecord(slot, at.frame_id, at.lives[0].generation, 1, 1, 1, 1, "Mono8", 1, None, None, None, 0)
+        record = FrameRecord(slot, at.frame_id, at.lives[0].generation, 1, 1, 1, 1, 1, "Mono8", 1, None, None, None, 0)
         life.say(record)
         life.die()
         assert life.done.wait(10)
@@ -247,25 +252,78 @@ def test_what_was_said_before_the_stop_is_taken() -> None:
     ],
     ids=["nonsense", "no letters", "cut off", "endless"],
 )
-def test_an_unreadable_message_is_blind_and_the_intake_goes_on(message: bytes) -> None:
+def test_an_unreadable_message_is_blind_and_its_process_is_condemned(message: bytes) -> None:
     with bench() as at:
         before_ns = time.monotonic_ns()
         life = at.live()
         life.process.send(message)
-        at.frame(life)
-        life.process.send(message)
-        at.frame(life)
-        at.line.until(lambda: len(at.line.views) == 2)
-        assert at.failures == []
-        first, second = at.line.blinds
-        assert before_ns <= first.from_ns < (first.to_ns or 0), "no frame was seen yet: since the process started"
-        assert max(first.to_ns or 0, at.line.views[0].exposure_ns) == second.from_ns, "what was accounted for is not blind again"
-        assert second.from_ns <= (second.to_ns or 0) <= time.monotonic_ns()
+        at.line.until(lambda: len(at.line.events) == 1)
+        (first,) = at.line.blinds
+        assert before_ns <= first.from_ns < (first.to_ns or 0) <= time.monotonic_ns(), "no frame was seen yet: since the process started"
         assert first.stream == "top"
         assert f"{len(message)} bytes" in first.cause
-        assert [(event.name, event.level) for event in at.line.events] == [("camera_message_unreadable", EventLevel.ERROR)] * 2
-        life.die()
-        assert life.done.wait(10)
+        check_the_condemned(at, life)
+
+
+def nonsense() -> dict[str, CameraMessage]:
+    good = frame(7, slot=1)
+    later = time.monotonic_ns() + 3600 * 10**9
+    status = StatusRecord(CameraState.STREAMING, time.monotonic_ns(), 3, 0, 0)
+    replace = msgspec.structs.replace
+    return {
+        "no such slot": replace(good, slot=4),
+        "below every slot": replace(good, slot=-2),
+        "bigger than a slot": replace(good, size_bytes=1 << 40),
+        "received in an hour": replace(good, received_ns=later),
+        "exposed after it came": replace(good, exposure_ns=good.received_ns + 1),
+        "damaged without end": replace(good, incomplete_before=1 << 40),
+        "a frame before the first": replace(good, frame_id=-1),
+        "status of a time to come": replace(status, at_ns=later),
+        "fewer than no triggers": replace(status, triggers=-1),
+    }
+
+
+@pytest.mark.parametrize("name", nonsense())
+def test_a_message_that_cannot_be_true_is_blind_and_its_process_is_condemned(name: str) -> None:
+    with bench() as at:
+        life = at.live()
+        at.frame(life)
+        at.line.until(lambda: len(at.line.views) == 1)
+        seen_ns = at.line.views[0].exposure_ns
+        life.say(nonsense()[name])
+        at.line.until(lambda: len(at.line.events) == 1)
+        assert [(one.stream, one.from_ns) for one in at.line.blinds] == [("top", seen_ns)], "what was accounted for is not blind again"
+        check_the_condemned(at, life)
+
+
+def test_a_slot_that_still_holds_an_image_cannot_be_told_again() -> None:
+    with bench() as at:
+        life = at.live()
+        at.frame(life)
+        at.frame(life, slot=at.queued[0].record.slot if at.queued else 0)
+        at.line.until(lambda: len(at.line.events) == 1)
+        assert "still holds another" in life.condemned
+        check_the_condemned(at, life)
+
+
+def check_the_condemned(at: Bench, life: Life) -> None:
+    """Nothing that a condemned process says is believed, all of it is blind, and the next process is heard."""
+    views, blinds = len(at.line.views), len(at.line.blinds)
+    assert [(event.name, event.level) for event in at.line.events] == [("camera_message_unreadable", EventLevel.ERROR)]
+    assert life.condemned
+    at.frame(life)
+    life.die()
+    assert life.done.wait(10)
+    assert len(at.line.views) == views
+    first, last = at.line.blinds[blinds - 1 :]
+    assert first.to_ns == last.from_ns, "no gap between the intervals"
+    assert len(at.line.events) == 1
+    second = at.live(2)
+    at.frame(second)
+    at.line.until(lambda: len(at.line.views) == views + 1)
+    assert at.failures == []
+    second.die()
+    assert second.done.wait(10)
 
 
 class Engine:
@@ -346,7 +404,7 @@ class Stage:
         self.slots.hold(slot)
         now = time.monotonic_ns()
         view = View(self.ticket, "top", None, self.ticket, self.ticket, None, None, now, now, now + int(in_s * 1e9), transfer_ms=1.0)
-        record = FrameRecord(slot, self.ticket, now, now, width, HEIGHT, width, pixel_format, size, None, None, None, 0)
+        record = FrameRecord(slot, self.ticket, now, now, now, width, HEIGHT, width, pixel_format, size, None, None, None, 0)
         return QueuedImage(view, record, OPENED, self.slots)
 
     def proposals(self, number: int) -> list[Proposal]:

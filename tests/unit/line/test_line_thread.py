@@ -253,6 +253,40 @@ def test_blind_goes_on_until_its_own_end() -> None:
         assert not beat.blind
 
 
+def test_a_pass_waits_for_the_end_of_a_blind_interval_and_not_in_it() -> None:
+    with running() as station:
+        began = view(0).exposure_ns
+        station.line.blind(Blind("a", began, None, "stalled"))
+        views = [view(1), view(2), view(3, in_s=0.03), view(4, "b")]
+        for one in views:
+            station.line.open(one)
+            station.line.propose(Proposal(one.ticket, Outcome.PASS, times=StageTimes(engine_ms=one.ticket)))
+        assert station.verdict("b").outcome is Outcome.PASS
+        assert station.verdict("a").reason is Reason.LATE  # ticket 3, at its deadline
+        station.line.blind(Blind("a", began, views[1].exposure_ns, "stalled"))
+        assert isinstance(station.next(BlindMessage), BlindMessage)
+        inside, outside = station.verdict("a"), station.verdict("a")
+        assert (inside.part_no, inside.outcome, inside.reason, inside.times.engine_ms) == (1, Outcome.UNINSPECTED, Reason.CAMERA_LOST, 1)
+        assert (outside.part_no, outside.outcome) == (2, Outcome.PASS)
+        assert station.line.stop(5)
+        assert [one.part_no for one in station.kept.items if isinstance(one, LateResult)] == [3]
+
+
+def test_a_view_in_a_blind_interval_keeps_its_whole_part_from_passing() -> None:
+    with running(group=("a", "b")) as station:
+        station.line.blind(Blind("b", time.monotonic_ns(), None, "stalled"))
+        for ticket, camera in ((1, "a"), (2, "b")):
+            station.line.open(view(ticket, camera, "7"))
+            station.line.propose(Proposal(ticket, Outcome.PASS))
+        station.line.open(view(3, "a", "8"))
+        station.line.open(view(4, "b", "8"))
+        station.line.propose(Proposal(3, Outcome.PASS))
+        station.line.propose(Proposal(4, Outcome.REJECT))
+        assert (station.verdict().part_id, station.line.stop(5)) == ("8", True)
+        (last,) = [one for one in station.rest() if isinstance(one, VerdictMessage)]
+        assert (last.part_id, last.reason) == ("7", Reason.SHUTDOWN)
+
+
 def test_a_group_has_one_stream_and_the_slowest_views_times() -> None:
     with running(group=("a", "b")) as station:
         station.line.open(view(1, "a", "7"))
