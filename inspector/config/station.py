@@ -18,8 +18,9 @@ Seconds = Annotated[float, Field(gt=0)]
 class IdentityRules(Section):
     """How a part is told from the next one."""
 
-    part_id: Literal["trigger_counter", "encoder", "frame"] = "frame"
-    """What the camera latches with each frame; ``frame``: frame id and exposure time, without an id of the line."""
+    part_id: Literal["trigger_counter", "encoder", "announced", "frame"] = "frame"
+    """What the camera latches with each frame; ``announced``: only what the controller announces, matched by expected time or encoder;
+    ``frame``: frame id and exposure time, without an id of the line."""
     max_gap: Annotated[int, Field(ge=0)] = 100
     """Missing frames in a row that are opened as parts; more than that is blind."""
     frame_id_bits: Literal[16, 32, 64] = 64
@@ -80,6 +81,35 @@ class PublisherConfig(Section):
     high_water_mark: Annotated[int, Field(ge=1000)] = 100_000
 
 
+class ChannelConfig(Section):
+    """The request socket for line controllers, beside the publisher."""
+
+    endpoint: Annotated[str, Field(pattern=r"^(tcp|ipc)://.+")] = "tcp://127.0.0.1:5571"
+    controllers: tuple[Name, ...] = ()
+    """Who must be connected and acknowledge what does not pass; by the name of their key, or of their hello where there are no keys."""
+    present_ms: Annotated[float, Field(ge=50)] = 500.0
+    """A controller that says nothing for so long is not connected."""
+    ack_ms: Annotated[float, Field(gt=0)] = 200.0
+    """A verdict that does not pass is to be acknowledged within this."""
+    repair_ms: Annotated[float, Field(gt=0)] = 60.0
+    """Told to controllers: a gap that is not repaired after this turns its parts to "do not pass"."""
+    announce_window_ms: Annotated[float, Field(gt=0)] = 20.0
+    """How far a part may be off the time that was announced for it; less than half of what is between two parts."""
+    announce_encoder_window: Annotated[int, Field(ge=0)] = 50
+    """The same in encoder steps."""
+    announce_timeout_ms: Annotated[float, Field(gt=0)] = 10_000.0
+    """An announced part without an expected time that has not appeared after this is given up."""
+    requests_per_s: Annotated[float, Field(ge=10)] = 2000.0
+    """From one asker; beyond it requests are refused or dropped."""
+
+
+class AccessConfig(Section):
+    """Who may speak: keys made by ``inspector keys``."""
+
+    keys: Path | None = None
+    """Folder of the station's keys; relative to the station file. None: no keys, and only addresses of this machine."""
+
+
 class JournalConfig(Section):
     """The SQLite journal."""
 
@@ -121,6 +151,10 @@ class Station(Section):
     state_dir: Path = Path("state")
     cameras: Annotated[tuple[CameraConfig, ...], Field(min_length=1)]
     publisher: PublisherConfig = PublisherConfig()
+    channel: ChannelConfig = ChannelConfig()
+    access: AccessConfig = AccessConfig()
+    runtime_dir: Path | None = None
+    """Where the flight recorder lies: memory, not a disk. None: ``$RUNTIME_DIRECTORY`` (systemd), else ``run`` in the state directory."""
     journal: JournalConfig = JournalConfig()
     metrics: MetricsConfig = MetricsConfig()
     archive: ArchiveConfig = ArchiveConfig()

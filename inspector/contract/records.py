@@ -206,6 +206,8 @@ class ClosedPart(msgspec.Struct, frozen=True):
     product_version: str
     engines: tuple[str, ...]
     """Hashes of the engines that decided."""
+    record_no: int = 0
+    """Its number in the flight recorder; 0: it was not recorded."""
     closed_utc_ns: int = 0
     """The wall clock at closing, ns since 1970 UTC: fixed once, so that every output tells the same time. 0: each takes its own."""
 

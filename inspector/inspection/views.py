@@ -29,7 +29,9 @@ class Seen:
 class ViewMaker:
     """Gives each view its ticket, part id and deadline."""
 
-    def __init__(self, camera: str, part_id: Literal["trigger_counter", "encoder", "frame"], deadline_ns: int, tickets: Iterator[int]) -> None:
+    def __init__(
+        self, camera: str, part_id: Literal["trigger_counter", "encoder", "announced", "frame"], deadline_ns: int, tickets: Iterator[int]
+    ) -> None:
         """``part_id``: what the line knows a part by; ``deadline_ns``: exposure to deadline."""
         self._camera, self._rule, self._deadline_ns, self._tickets = camera, part_id, deadline_ns, tickets
         self._encoder: int | None = None

@@ -10,7 +10,7 @@ from inspector.contract.records import ClosedPart, StageTimes
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from inspector.line.ledger import Closing
+    from inspector.line.parts import Closing
     from inspector.line.settings import LineSettings
 
 

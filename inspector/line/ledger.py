@@ -12,91 +12,20 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from inspector.contract.records import ClosedView, Defect, LateResult, Outcome, Proposal, Reason, StageTimes, View
+from inspector.contract.records import LateResult, Outcome, Proposal, Reason
+from inspector.line.parts import REASON_TEXT, Books, Closing, Opened, OpenPart, PastPart, StreamCount, closed_view, worst
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
+    from inspector.contract.records import View
+    from inspector.contract.requests import Announce
+    from inspector.line.parts import Item
     from inspector.line.streams import Streams
 
 _REMEMBERED = 4096
 """Closed views and parts that are remembered, so that what comes late finds its part."""
-
-_REASON_TEXT = {
-    Reason.LATE: "no result before the deadline",
-    Reason.NO_FRAME: "no image came",
-    Reason.SHUTDOWN: "the station was stopped",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class StreamCount:
-    """One stream's books at one instant: ``opened == closed + pending``."""
-
-    opened: int
-    closed: int
-    pending: int
-    outcomes: Mapping[tuple[Outcome, Reason | None], int]
-    """Closed parts by outcome and reason; they sum to ``closed``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Closing:
-    """A part that has just ended; it has no number on the wire yet."""
-
-    stream: str
-    part_no: int
-    part_id: str | None
-    outcome: Outcome
-    reason: Reason | None
-    detail: str
-    defects: tuple[Defect, ...]
-    views: tuple[ClosedView, ...]
-    exposure_ns: int
-    opened_ns: int
-    deadline_ns: int
-    closed_ns: int
-
-
-@dataclass(slots=True, eq=False)
-class _Part:
-    stream: str
-    part_no: int
-    part_id: str | None
-    awaits: int
-    """How many views it must have."""
-    deadline_ns: int
-    views: list[View] = field(default_factory=list)
-    said: dict[int, Proposal] = field(default_factory=dict)
-    closed: bool = False
-
-    def has(self, camera: str) -> bool:
-        return any(view.camera == camera for view in self.views)
-
-
-@dataclass(slots=True)
-class _Books:
-    opened: int = 0
-    pending: int = 0
-    outcomes: dict[tuple[Outcome, Reason | None], int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class _Past:
-    """What is remembered of a closed part of a group."""
-
-    part_no: int
-    cameras: frozenset[str]
-    deadline_ns: int
-
-
-Item = Closing | LateResult
 
 
 class Ledger:
@@ -108,14 +37,14 @@ class Ledger:
     def __init__(self, streams: Streams) -> None:
         """Books for every stream of ``streams``, empty."""
         self._streams = streams
-        self._books = {name: _Books() for name in streams.names}
-        self._by_ticket: dict[int, _Part] = {}
-        self._by_id: dict[str, list[_Part]] = {}
+        self._books = {name: Books() for name in streams.names}
+        self._by_ticket: dict[int, OpenPart] = {}
+        self._by_id: dict[str, list[OpenPart]] = {}
         """Open parts of the group by part id."""
-        self._heap: list[tuple[int, int, _Part]] = []
+        self._heap: list[tuple[int, int, OpenPart]] = []
         self._order = count()
         self._past_views: OrderedDict[int, tuple[str, int]] = OrderedDict()
-        self._past_parts: OrderedDict[str, _Past] = OrderedDict()
+        self._past_parts: OrderedDict[str, PastPart] = OrderedDict()
 
     def open(self, view: View, now_ns: int) -> list[Item]:
         """Book ``view``: a new part, or a further view of the group's open part with the same id.
@@ -124,7 +53,7 @@ class Ledger:
         already closed without it opens nothing: it is late evidence.
 
         Returns:
-            Parts that this closed, and late evidence.
+            The part that this opened, the part that it closed, or late evidence.
 
         Raises:
             ValueError: the ticket is already open, or the camera is not of this station.
@@ -135,24 +64,34 @@ class Ledger:
         if view.ticket in self._by_ticket or view.ticket in self._past_views:
             raise ValueError(f"view {view.ticket} of camera {view.camera} was already opened: tickets are given once")
         grouped = stream == self._streams.group_stream and bool(self._streams.group)
-        part: _Part | None = None
+        part: OpenPart | None = None
         if grouped and view.part_id is not None:
             past = self._past_parts.get(view.part_id)
             if past is not None and view.camera not in past.cameras and view.exposure_ns <= past.deadline_ns:
                 return self._open_past(view, stream, past, now_ns)
             part = next((one for one in self._by_id.get(view.part_id, ()) if not one.has(view.camera)), None)
+        items: list[Item] = []
         if part is None:
             part = self._new_part(view, stream, grouped=grouped)
+            items.append(Opened(stream, part.part_no, part.part_id, view.exposure_ns, view.opened_ns, view.deadline_ns))
         part.views.append(view)
         self._by_ticket[view.ticket] = part
         if len(part.views) == 1 or view.deadline_ns < part.deadline_ns:
             part.deadline_ns = view.deadline_ns
             heapq.heappush(self._heap, (part.deadline_ns, next(self._order), part))
         if view.reason is not None:
-            part.said[view.ticket] = Proposal(view.ticket, Outcome.UNINSPECTED, view.reason, _REASON_TEXT.get(view.reason, ""))
+            part.said[view.ticket] = Proposal(view.ticket, Outcome.UNINSPECTED, view.reason, REASON_TEXT.get(view.reason, ""))
             if len(part.said) == part.awaits:
-                return [self._close(part, Reason.LATE, Reason.NO_FRAME, now_ns)]
-        return []
+                items.append(self._close(part, Reason.LATE, Reason.NO_FRAME, now_ns))
+        return items
+
+    def announce(self, request: Announce, asked_ns: int, now_ns: int) -> list[Item]:  # noqa: ARG002 - announcements come next
+        """Open a part that is on its way.
+
+        Raises:
+            ValueError: the stream is unknown, or the part cannot be told from another.
+        """
+        raise ValueError(f"stream {request.stream!r}: announcements are not taken yet")
 
     def propose(self, proposal: Proposal, now_ns: int) -> list[Item]:
         """Weigh ``proposal``. It counts once, and only before its part's deadline.
@@ -202,36 +141,36 @@ class Ledger:
 
     def count(self, stream: str) -> StreamCount:
         """The books of one stream; all zero for a stream without parts of its own."""
-        books = self._books.get(stream) or _Books()
+        books = self._books.get(stream) or Books()
         return StreamCount(books.opened, sum(books.outcomes.values()), books.pending, dict(books.outcomes))
 
-    def _new_part(self, view: View, stream: str, *, grouped: bool) -> _Part:
+    def _new_part(self, view: View, stream: str, *, grouped: bool) -> OpenPart:
         books = self._books[stream]
         books.opened += 1
         books.pending += 1
         # Without an id no other camera's view can be matched: such a part never passes. It waits for its deadline, or ends at once
         # when its one view has a reason from the start.
-        part = _Part(stream, books.opened, view.part_id, len(self._streams.group) if grouped else 1, view.deadline_ns)
+        part = OpenPart(stream, books.opened, view.part_id, len(self._streams.group) if grouped else 1, view.deadline_ns)
         if grouped and view.part_id is not None:
             self._by_id.setdefault(view.part_id, []).append(part)
         elif grouped and view.reason is not None:
             part.awaits = 1
         return part
 
-    def _open_past(self, view: View, stream: str, past: _Past, now_ns: int) -> list[Item]:
+    def _open_past(self, view: View, stream: str, past: PastPart, now_ns: int) -> list[Item]:
         self._remember_view(view.ticket, stream, past.part_no)
         if view.reason is None:
             return []
         return [LateResult(stream, past.part_no, Proposal(view.ticket, Outcome.UNINSPECTED, view.reason), now_ns)]
 
-    def _close(self, part: _Part, unsaid: Reason, missing: Reason, now_ns: int) -> Closing:
+    def _close(self, part: OpenPart, unsaid: Reason, missing: Reason, now_ns: int) -> Closing:
         """End ``part``: views without a proposal get ``unsaid``, cameras without a view ``missing``."""
         cameras = self._streams.cameras(part.stream) if part.awaits > 1 else ()
         views = part.views if len(part.views) == 1 else sorted(part.views, key=lambda view: cameras.index(view.camera))
-        closed = tuple(_closed_view(view, part.said.get(view.ticket), unsaid, now_ns) for view in views)
+        closed = tuple(closed_view(view, part.said.get(view.ticket), unsaid, now_ns) for view in views)
         said = [(one.outcome, one.reason, one.detail) for one in closed]
-        said += [(Outcome.UNINSPECTED, missing, f"camera {name}: {_REASON_TEXT.get(missing, '')}") for name in cameras if not part.has(name)]
-        outcome, reason, detail = _worst(said)
+        said += [(Outcome.UNINSPECTED, missing, f"camera {name}: {REASON_TEXT.get(missing, '')}") for name in cameras if not part.has(name)]
+        outcome, reason, detail = worst(said)
         defects = tuple(defect for view in views if view.ticket in part.said for defect in part.said[view.ticket].defects)
         part.closed = True
         books = self._books[part.stream]
@@ -257,11 +196,11 @@ class Ledger:
             closed_ns=now_ns,
         )
 
-    def _forget_open(self, part_id: str, part: _Part) -> None:
+    def _forget_open(self, part_id: str, part: OpenPart) -> None:
         parts = self._by_id[part_id]
         if part in parts:
             parts.remove(part)
-            self._past_parts[part_id] = _Past(part.part_no, frozenset(view.camera for view in part.views), part.deadline_ns)
+            self._past_parts[part_id] = PastPart(part.part_no, frozenset(view.camera for view in part.views), part.deadline_ns)
             self._past_parts.move_to_end(part_id)
             if len(self._past_parts) > _REMEMBERED:
                 self._past_parts.popitem(last=False)
@@ -272,18 +211,3 @@ class Ledger:
         self._past_views[ticket] = (stream, part_no)
         if len(self._past_views) > _REMEMBERED:
             self._past_views.popitem(last=False)
-
-
-def _closed_view(view: View, said: Proposal | None, unsaid: Reason, now_ns: int) -> ClosedView:
-    times = said.times if said is not None else StageTimes()
-    transfer = times.transfer_ms if times.transfer_ms is not None else view.transfer_ms
-    times = msgspec.structs.replace(times, transfer_ms=transfer, total_ms=(now_ns - view.exposure_ns) / 1e6)
-    if said is None:
-        return ClosedView(view, Outcome.UNINSPECTED, unsaid, _REASON_TEXT.get(unsaid, ""), times, None)
-    return ClosedView(view, said.outcome, said.reason, said.detail, times, said.picture)
-
-
-def _worst(said: Iterable[tuple[Outcome, Reason | None, str]]) -> tuple[Outcome, Reason | None, str]:
-    """REJECT before UNINSPECTED before PASS; among equals the first."""
-    rank = {Outcome.REJECT: 0, Outcome.UNINSPECTED: 1, Outcome.PASS: 2}
-    return min(said, key=lambda one: rank[one[0]])

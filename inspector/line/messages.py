@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from inspector.contract.records import Blind, ClosedPart, Event
-    from inspector.line.ledger import StreamCount
+    from inspector.line.parts import StreamCount
 
 _ABORTED = frozenset({Reason.LATE, Reason.PAUSED, Reason.SHUTDOWN, Reason.CRASHED})
 """Reasons for which the processing was stopped; for all others it failed."""

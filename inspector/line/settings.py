@@ -10,7 +10,7 @@ from inspector.contract.records import Action, Outcome
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from inspector.line.ledger import StreamCount
+    from inspector.line.parts import StreamCount
     from inspector.line.streams import Streams
 
 

@@ -9,22 +9,24 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import msgspec
 import zmq
 
 from inspector.contract.records import Blind, Event, LateResult, Proposal, Reason, View
-from inspector.contract.wire import encode, topic
-from inspector.line.closing import closed_part
-from inspector.line.ledger import Closing, Ledger
-from inspector.line.messages import MessageBuilder
+from inspector.contract.requests import Done, Refusal, Refused
+from inspector.line.ledger import Ledger
+from inspector.line.parts import Opened
+from inspector.line.ports import NoAudience, NoRecorder
+from inspector.line.sender import Sender
 from inspector.line.settings import LineSnapshot, StreamState
 from inspector.line.sight import LineSight
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from inspector.contract.records import Output, OutputItem
-    from inspector.contract.wire import Message
+    from inspector.contract.records import Output
+    from inspector.contract.requests import Announce
+    from inspector.line.parts import Item
+    from inspector.line.ports import Audience, Recorder
     from inspector.line.publisher import Publisher
     from inspector.line.settings import LineSettings, Liveness
 
@@ -36,6 +38,16 @@ _BATCH = 256
 class _Simulated:
     camera: str
     simulated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    asker: bytes
+    request: Announce
+    at_ns: int
+
+
+_Input = View | Proposal | Blind | Event | _Simulated | _Asked
 
 
 class LineThread:
@@ -52,20 +64,22 @@ class LineThread:
         outputs: Sequence[Output],
         liveness: Liveness,
         on_failure: Callable[[BaseException], None],
+        recorder: Recorder | None = None,
+        audience: Audience | None = None,
     ) -> None:
         """``on_failure`` is called from the line thread with the error that ended it."""
-        self._settings, self._publisher, self._outputs, self._liveness = settings, publisher, tuple(outputs), liveness
+        self._recorder, self._audience = recorder or NoRecorder(), audience or NoAudience()
+        self._settings, self._publisher, self._liveness = settings, publisher, liveness
         self._on_failure = on_failure
         self._ledger = Ledger(settings.streams)
-        self._messages = MessageBuilder(settings.station, settings.boot_id)
-        self._input: deque[View | Proposal | Blind | Event | _Simulated] = deque()
+        self._sender = Sender(settings, publisher, self._recorder, self._audience, outputs)
+        self._input: deque[_Input] = deque()
         self._wake = -1
         self._wake_lock = threading.Lock()  # guards _wake: a closed descriptor may be another's at once
         self._stop_reason: Reason | None = None
-        self._seq: dict[str, int] = dict.fromkeys(settings.streams.names, 0)
         self._sight = LineSight()
         self._simulated: set[str] = set()
-        self._sent = self._heartbeats = self._withheld = self._late = 0
+        self._heartbeats = self._withheld = 0
         self._snapshot = self._take_snapshot()
         self._thread = threading.Thread(target=self._run, name="line")
 
@@ -93,6 +107,10 @@ class LineThread:
     def simulated(self, camera: str, *, simulated: bool) -> None:
         """Say whether ``camera`` is no real one: its verdicts carry it."""
         self._put(_Simulated(camera, simulated))
+
+    def announce(self, asker: bytes, request: Announce) -> None:
+        """Open a part that is on its way; ``asker`` is answered through the audience."""
+        self._put(_Asked(asker, request, time.monotonic_ns()))
 
     def snapshot(self) -> LineSnapshot:
         """The account as of the last heartbeat tick; after ``stop`` the final one."""
@@ -128,7 +146,7 @@ class LineThread:
 
     # Inside.
 
-    def _put(self, item: View | Proposal | Blind | Event | _Simulated) -> None:
+    def _put(self, item: _Input) -> None:
         self._input.append(item)
         self._signal()
 
@@ -181,14 +199,33 @@ class LineThread:
             elif isinstance(item, Proposal):
                 self._weigh(item)
             elif isinstance(item, Blind):
-                self._send_blind(item)
+                self._take_blind(item)
             elif isinstance(item, Event):
-                self._send_event(item)
+                self._sender.event(item)
+            elif isinstance(item, _Asked):
+                self._announce(item)
             elif item.simulated:
                 self._simulated.add(item.camera)
             else:
                 self._simulated.discard(item.camera)
         return bool(waiting)
+
+    def _announce(self, asked: _Asked) -> None:
+        no = asked.request.no
+        try:
+            items = self._ledger.announce(asked.request, asked.at_ns, time.monotonic_ns())
+        except ValueError as error:
+            self._audience.answer(asked.asker, Refused(no=no, code=Refusal.INVALID, detail=str(error)))
+            return
+        self._finish(items)
+        part_no = next((one.part_no for one in items if isinstance(one, Opened)), None)
+        self._audience.answer(asked.asker, Done(no=no, part_no=part_no))
+
+    def _take_blind(self, blind: Blind) -> None:
+        self._sender.blind(self._sight.told(blind))
+        if not self._sight.blind(blind.stream):
+            for proposal in self._sight.released(blind.stream):
+                self._weigh(proposal)
 
     def _weigh(self, proposal: Proposal) -> None:
         view = self._ledger.view(proposal.ticket)
@@ -196,63 +233,27 @@ class LineThread:
         if judged is not None:
             self._finish(self._ledger.propose(judged, time.monotonic_ns()))
 
-    def _finish(self, items: Iterable[Closing | LateResult]) -> None:
+    def _finish(self, items: Iterable[Item]) -> None:
         for item in items:
             if isinstance(item, LateResult):
-                self._late += 1
-                self._offer(item)
+                self._sender.evidence(item)
+            elif isinstance(item, Opened):
+                self._recorder.opened(item)
             else:
-                # The flight recorder's place is here: what was decided is written before it is numbered and sent.
-                part = closed_part(item, self._settings, self._next_seq(item.stream))
-                simulated = any(one.view.camera in self._simulated for one in part.views)
-                self._send(part.stream, self._messages.verdict(part, simulated=simulated))
-                self._offer(part)
-                for one in part.views:
+                self._sender.verdict(item, simulated=any(one.view.camera in self._simulated for one in item.views))
+                for one in item.views:
                     held = self._sight.forget(one.view.ticket)
                     if held is not None:
                         self._weigh(held)  # its part is closed: it is late evidence
 
-    def _send_blind(self, blind: Blind) -> None:
-        camera = blind.stream
-        blind = self._sight.told(blind)
-        stream = self._settings.streams.of(camera)
-        if stream != camera:
-            blind = msgspec.structs.replace(blind, stream=stream, cause=f"camera {camera}: {blind.cause}")
-        self._send(stream, self._messages.blind(blind, self._next_seq(stream)))
-        self._offer(blind)
-        if not self._sight.blind(camera):
-            for proposal in self._sight.released(camera):
-                self._weigh(proposal)
-
-    def _send_event(self, event: Event) -> None:
-        stream = self._settings.streams.of(event.stream)
-        if stream != event.stream:
-            event = msgspec.structs.replace(event, stream=stream, detail=f"camera {event.stream}: {event.detail}")
-        self._send(stream, self._messages.event(event, self._next_seq(stream)))
-        self._offer(event)
-
-    def _next_seq(self, stream: str) -> int:
-        seq = self._seq.get(stream, 0) + 1
-        self._seq[stream] = seq
-        return seq
-
-    def _send(self, stream: str, message: Message) -> None:
-        self._publisher.send(topic(self._settings.station, stream), encode(message))
-        self._sent += 1
-
-    def _offer(self, item: OutputItem) -> None:
-        for output in self._outputs:
-            output.offer(item)
-
     def _beat(self) -> None:
         self._snapshot = snapshot = self._take_snapshot()
+        self._recorder.beat(snapshot.at_ns)
         age_ms = self._liveness.age_ms()
         if age_ms >= self._liveness.budget_ms:
             self._withheld += 1
             return
-        for stream, state in snapshot.streams.items():
-            beat = self._messages.heartbeat(stream, state.last_seq, state.books, inspection_age_ms=age_ms, blind=state.blind)
-            self._publisher.send(topic(self._settings.station, stream), encode(beat))
+        self._sender.heartbeats(snapshot.streams, age_ms)
         self._heartbeats += 1
 
     def _take_snapshot(self) -> LineSnapshot:
@@ -260,12 +261,12 @@ class LineThread:
         return LineSnapshot(
             at_ns=time.monotonic_ns(),
             streams={
-                name: StreamState(books, self._seq.get(name, 0), any(self._sight.blind(camera) for camera in streams.cameras(name)))
+                name: StreamState(books, self._sender.last_seq(name), any(self._sight.blind(camera) for camera in streams.cameras(name)))
                 for name, books in self._ledger.snapshot().items()
             },
-            messages=self._sent,
+            messages=self._sender.sent,
             heartbeats=self._heartbeats,
             heartbeats_withheld=self._withheld,
-            late_results=self._late,
+            late_results=self._sender.late_results,
             waiting=len(self._input),
         )

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from inspector.contract.records import Box, Defect, LateResult, Outcome, Proposal, Reason, View
-from inspector.line.ledger import Closing, Ledger
+from inspector.line.ledger import Ledger
+from inspector.line.parts import Closing, Item, Opened
 from inspector.line.streams import Streams
 
 DEADLINE = 100
@@ -48,7 +49,7 @@ def group() -> Ledger:
 
 
 def test_a_part_closes_with_its_proposal(single: Ledger) -> None:
-    assert single.open(view(1), 0) == []
+    assert [type(item) for item in single.open(view(1), 0)] == [Opened]
     (closing,) = single.propose(said(1), 50)
     assert isinstance(closing, Closing)
     assert (closing.outcome, closing.part_no, closing.closed_ns) == (Outcome.PASS, 1, 50)
@@ -65,7 +66,9 @@ def test_numbers_are_dense_per_stream(single: Ledger) -> None:
 
 
 def test_a_view_with_a_reason_closes_at_once(single: Ledger) -> None:
-    (closing,) = single.open(view(1, reason=Reason.OVERRUN), 0)
+    opened, closing = single.open(view(1, reason=Reason.OVERRUN), 0)
+    assert isinstance(opened, Opened)
+    assert (opened.part_no, opened.part_id) == (1, None)
     assert isinstance(closing, Closing)
     assert (closing.outcome, closing.reason) == (Outcome.UNINSPECTED, Reason.OVERRUN)
     assert single.next_deadline_ns() is None
@@ -196,13 +199,19 @@ class OneLaw(RuleBasedStateMachine):
         self.proposed: dict[int, list[Outcome]] = {}
         self.closed: dict[tuple[str, int], Closing] = {}
         self.late = 0
+        self.opened: set[tuple[str, int]] = set()
         self.ended: set[int] = set()
 
-    def take(self, items: list[Closing | LateResult] | list[Closing]) -> None:
+    def take(self, items: list[Item] | list[Closing]) -> None:
         for item in items:
             if isinstance(item, LateResult):
                 self.late += 1
                 continue
+            if isinstance(item, Opened):
+                assert (item.stream, item.part_no) not in self.opened, "opened twice"
+                self.opened.add((item.stream, item.part_no))
+                continue
+            assert (item.stream, item.part_no) in self.opened
             key = (item.stream, item.part_no)
             assert key not in self.closed, "closed twice"
             self.closed[key] = item
