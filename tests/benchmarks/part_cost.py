@@ -11,7 +11,6 @@ import socket
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,6 +68,9 @@ class Life:
     def drained(self, held: set[int]) -> None:
         self.done.set()
 
+    def condemn(self, cause: str) -> None:
+        raise AssertionError(cause)
+
 
 def fail(error: BaseException) -> None:
     raise error
@@ -101,9 +103,8 @@ def told(name: str, parts: int, feed: Callable[[int], None], done: Callable[[], 
 def bench_intake(parts: int) -> None:
     fd = Ring.create(4, WIDTH * HEIGHT)
     ring = Ring(fd)
-    taken: deque[QueuedImage] = deque(maxlen=1)
     camera = IntakeCamera("top", IdentityRules(part_id="trigger_counter"), ring)
-    intake = Intake([camera], 100, itertools.count(1), Nothing(), taken.append, fail)
+    intake = Intake([camera], 100, itertools.count(1), Nothing(), QueuedImage.release, fail)
     intake.start()
     life = Life()
     intake.attach("top", life)
@@ -117,7 +118,6 @@ def bench_intake(parts: int) -> None:
     told("intake", parts, feed, lambda: intake.snapshot()["top"].frames == parts)
     life.process.close()
     intake.stop(5)
-    taken.clear()
     ring.close()
     os.close(fd)
 
