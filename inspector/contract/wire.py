@@ -1,7 +1,8 @@
 """Messages on the ZeroMQ wire: JSON, versioned, with a published JSON Schema (``docs/schema/wire-v1.json``).
 
 Two frames per message: the topic (``station/stream``, UTF-8) and one JSON object. Field names follow OPC 40100-1 where it has one
-(ResultId, JobId, PartId, IsSimulated, ResultState). Ages and remaining times are relative; UTC is for display only.
+(ResultId, JobId, PartId, IsSimulated, ResultState). Ages and remaining times are relative; UTC is for display only. ``boot_age_ms`` puts all
+messages of one boot on one axis: what was exposed ``age_ms`` before a message was sent lies at ``boot_age_ms - age_ms``, however late it is read.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ class VerdictMessage(msgspec.Struct, frozen=True, tag_field="type", tag="verdict
     v: int = VERSION
     station: str
     boot_id: str
+    boot_age_ms: float
+    """Age of the boot at sending."""
     stream: str
     seq: int
     """+1 per message of this boot and stream."""
@@ -78,6 +81,8 @@ class BlindMessage(msgspec.Struct, frozen=True, tag_field="type", tag="blind", k
     v: int = VERSION
     station: str
     boot_id: str
+    boot_age_ms: float
+    """Age of the boot at sending."""
     stream: str
     seq: int
     from_ms_ago: float
@@ -94,6 +99,8 @@ class EventMessage(msgspec.Struct, frozen=True, tag_field="type", tag="event", k
     v: int = VERSION
     station: str
     boot_id: str
+    boot_age_ms: float
+    """Age of the boot at sending."""
     stream: str
     seq: int
     name: str
@@ -108,6 +115,8 @@ class HeartbeatMessage(msgspec.Struct, frozen=True, tag_field="type", tag="heart
     v: int = VERSION
     station: str
     boot_id: str
+    boot_age_ms: float
+    """Age of the boot at sending."""
     stream: str
     last_seq: int
     inspection_age_ms: float

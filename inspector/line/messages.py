@@ -53,8 +53,9 @@ class MessageBuilder:
     """Builds the messages of one station and boot."""
 
     def __init__(self, station: str, boot_id: str, clock: Callable[[], Now] = Now.read) -> None:
-        """``clock`` reads both clocks; every message reads it once."""
+        """The boot's age counts from now. ``clock`` reads both clocks; every message reads it once."""
         self._station, self._boot_id, self._clock = station, boot_id, clock
+        self._began_ns = clock().monotonic_ns
 
     def verdict(self, part: ClosedPart, *, simulated: bool) -> VerdictMessage:
         """The verdict on ``part``, aged at this instant."""
@@ -62,6 +63,7 @@ class MessageBuilder:
         return VerdictMessage(
             station=self._station,
             boot_id=self._boot_id,
+            boot_age_ms=now.ms_since(self._began_ns),
             stream=part.stream,
             seq=part.seq,
             part_no=part.part_no,
@@ -102,6 +104,7 @@ class MessageBuilder:
         return BlindMessage(
             station=self._station,
             boot_id=self._boot_id,
+            boot_age_ms=now.ms_since(self._began_ns),
             stream=blind.stream,
             seq=seq,
             from_ms_ago=now.ms_since(blind.from_ns),
@@ -113,15 +116,17 @@ class MessageBuilder:
 
     def event(self, event: Event, seq: int) -> EventMessage:
         """An event."""
+        now = self._clock()
         return EventMessage(
             station=self._station,
             boot_id=self._boot_id,
+            boot_age_ms=now.ms_since(self._began_ns),
             stream=event.stream,
             seq=seq,
             name=event.name,
             level=event.level,
             detail=event.detail,
-            utc=self._clock().utc(event.at_ns),
+            utc=now.utc(event.at_ns),
         )
 
     def heartbeat(self, stream: str, last_seq: int, books: StreamCount, *, inspection_age_ms: float, blind: bool) -> HeartbeatMessage:
@@ -129,6 +134,7 @@ class MessageBuilder:
         return HeartbeatMessage(
             station=self._station,
             boot_id=self._boot_id,
+            boot_age_ms=self._clock().ms_since(self._began_ns),
             stream=stream,
             last_seq=last_seq,
             inspection_age_ms=inspection_age_ms,

@@ -27,6 +27,7 @@ def verdict(seq: int, made: SimpleNamespace, outcome: Outcome = Outcome.PASS, bo
     return wire.VerdictMessage(
         station="line-1",
         boot_id=boot_id,
+        boot_age_ms=1.0,
         stream="top",
         seq=seq,
         part_no=seq,
@@ -125,12 +126,12 @@ def test_nobody_there_ends_after_the_time_given() -> None:
 
 
 def test_lines_for_everything_else() -> None:
-    common: dict[str, Any] = {"station": "line-1", "boot_id": "b", "stream": "top", "seq": 1}
+    common: dict[str, Any] = {"station": "line-1", "boot_id": "b", "boot_age_ms": 1.0, "stream": "top", "seq": 1}
     blind = wire.BlindMessage(**common, from_ms_ago=5.0, to_ms_ago=None, from_utc="A", to_utc=None, cause="camera lost")
     ended = wire.BlindMessage(**common, from_ms_ago=5.0, to_ms_ago=1.0, from_utc="A", to_utc="B", cause="camera lost")
     event = wire.EventMessage(**common, name="camera_lost", level=EventLevel.ERROR, detail="gone", utc="A")
     heartbeat = wire.HeartbeatMessage(
-        station="line-1", boot_id="b", stream="top", last_seq=1, inspection_age_ms=1, opened=1, closed=1, pending=0, blind=False
+        station="line-1", boot_id="b", boot_age_ms=1.0, stream="top", last_seq=1, inspection_age_ms=1, opened=1, closed=1, pending=0, blind=False
     )
     assert str(describe(blind)) == "top  BLIND  from A and goes on: camera lost"
     assert str(describe(ended)) == "top  BLIND  from A to B: camera lost"

@@ -22,13 +22,30 @@ MS = 1_000_000
 
 def event(seq: int, boot_id: str = "b1", stream: str = "top") -> wire.EventMessage:
     return wire.EventMessage(
-        station="line-1", boot_id=boot_id, stream=stream, seq=seq, name="e", level=EventLevel.INFO, detail="", utc="2026-01-01T00:00:00Z"
+        station="line-1",
+        boot_id=boot_id,
+        boot_age_ms=1.0,
+        stream=stream,
+        seq=seq,
+        name="e",
+        level=EventLevel.INFO,
+        detail="",
+        utc="2026-01-01T00:00:00Z",
     )
 
 
 def heartbeat(last_seq: int, boot_id: str = "b1", stream: str = "top") -> wire.HeartbeatMessage:
     return wire.HeartbeatMessage(
-        station="line-1", boot_id=boot_id, stream=stream, last_seq=last_seq, inspection_age_ms=1.0, opened=0, closed=0, pending=0, blind=False
+        station="line-1",
+        boot_id=boot_id,
+        boot_age_ms=1.0,
+        stream=stream,
+        last_seq=last_seq,
+        inspection_age_ms=1.0,
+        opened=0,
+        closed=0,
+        pending=0,
+        blind=False,
     )
 
 

@@ -11,6 +11,7 @@ def verdict() -> wire.VerdictMessage:
     return wire.VerdictMessage(
         station="line-1",
         boot_id="b",
+        boot_age_ms=1.0,
         stream="top",
         seq=7,
         part_no=5,
@@ -48,9 +49,13 @@ def test_names_follow_opc_40100_where_it_has_one() -> None:
 
 def test_every_message_type_is_told_apart() -> None:
     messages: list[wire.Message] = [
-        wire.BlindMessage(station="s", boot_id="b", stream="t", seq=1, from_ms_ago=5, to_ms_ago=None, from_utc="x", to_utc=None, cause="start"),
-        wire.EventMessage(station="s", boot_id="b", stream="t", seq=2, name="n", level=EventLevel.INFO, detail="", utc="x"),
-        wire.HeartbeatMessage(station="s", boot_id="b", stream="t", last_seq=2, inspection_age_ms=1, opened=1, closed=1, pending=0, blind=False),
+        wire.BlindMessage(
+            station="s", boot_id="b", boot_age_ms=1.0, stream="t", seq=1, from_ms_ago=5, to_ms_ago=None, from_utc="x", to_utc=None, cause="start"
+        ),
+        wire.EventMessage(station="s", boot_id="b", boot_age_ms=1.0, stream="t", seq=2, name="n", level=EventLevel.INFO, detail="", utc="x"),
+        wire.HeartbeatMessage(
+            station="s", boot_id="b", boot_age_ms=1.0, stream="t", last_seq=2, inspection_age_ms=1, opened=1, closed=1, pending=0, blind=False
+        ),
     ]
     for message in messages:
         assert wire.decode(wire.encode(message)) == message
