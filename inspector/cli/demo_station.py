@@ -132,6 +132,9 @@ state_dir = "state"
 [publisher]
 endpoint = {_quoted(options.endpoint)}
 
+[channel]
+endpoint = "tcp://127.0.0.1:*"
+
 [metrics]
 port = {options.metrics_port}
 

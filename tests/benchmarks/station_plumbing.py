@@ -38,6 +38,8 @@ product = "product.toml"
 state_dir = "state"
 [publisher]
 endpoint = "tcp://127.0.0.1:{port}"
+[channel]
+endpoint = "tcp://127.0.0.1:*"
 [metrics]
 port = 0
 [[cameras]]

@@ -34,6 +34,8 @@ product = "product.toml"
 state_dir = "state"
 [publisher]
 endpoint = "tcp://127.0.0.1:{port}"
+[channel]
+endpoint = "tcp://127.0.0.1:*"
 [metrics]
 port = 0
 [archive]

@@ -40,6 +40,9 @@ product = "product.toml"
 state_dir = "state"
 [publisher]
 endpoint = "tcp://127.0.0.1:{port}"
+[channel]
+endpoint = "tcp://127.0.0.1:{channel_port}"
+{channel}
 [metrics]
 port = {metrics_port}
 {extra}
@@ -221,6 +224,7 @@ class Site:
     engine: Path
     port: int = field(default_factory=free_port)
     metrics_port: int = field(default_factory=free_port)
+    channel_port: int = field(default_factory=free_port)
     stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     @property
@@ -235,12 +239,12 @@ class Site:
     def journal(self) -> Path:
         return self.state / "journal.sqlite"
 
-    def write(self, *cameras: str, head: str = "", rules: str = "", extra: str = "", deadline_ms: float = 5000) -> Path:
-        """Station file, product recipe and images; without cameras one simulated camera."""
+    def write(self, *cameras: str, head: str = "", rules: str = "", extra: str = "", channel: str = "", deadline_ms: float = 5000) -> Path:
+        """Station file, product recipe and images; without cameras one simulated camera. ``channel``: further keys of ``[channel]``."""
         write_feed(self.folder / "images.feed", (picture(number) for number in range(16)))
         product = PRODUCT.format(head=head, rules=rules, deadline_ms=deadline_ms, engine=json.dumps(str(self.engine)))
         (self.folder / "product.toml").write_text(product)
-        text = STATION.format(port=self.port, metrics_port=self.metrics_port, extra=extra)
+        text = STATION.format(port=self.port, metrics_port=self.metrics_port, channel_port=self.channel_port, channel=channel, extra=extra)
         self.station.write_text(text + "".join(cameras or [self.camera()]))
         return self.station
 

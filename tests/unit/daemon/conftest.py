@@ -23,6 +23,8 @@ product = "product.toml"
 [publisher]
 endpoint = "tcp://127.0.0.1:*"
 heartbeat_ms = 5
+[channel]
+endpoint = "tcp://127.0.0.1:*"
 [metrics]
 port = 0
 [[cameras]]
