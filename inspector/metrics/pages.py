@@ -11,8 +11,7 @@ import json
 import threading
 from bisect import bisect_left
 from collections import Counter
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -21,6 +20,8 @@ from prometheus_client.exposition import choose_encoder
 from inspector.contract.channel import CameraState
 from inspector.contract.records import Blind, ClosedPart, Event, LateResult, Outcome
 from inspector.httpd import HttpServer, Reply
+from inspector.metrics.families import counters, gauges
+from inspector.metrics.sources import Sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -39,51 +40,9 @@ _MAX_EVENTS = 64
 T = TypeVar("T")
 
 
-class LedgerCount(Protocol):
-    """One stream's books at one instant: ``opened == closed + pending``."""
-
-    @property
-    def opened(self) -> int:
-        """Parts opened in this boot."""
-
-    @property
-    def closed(self) -> int:
-        """Parts closed in this boot."""
-
-    @property
-    def pending(self) -> int:
-        """Parts open now."""
-
-
 def new_registry() -> CollectorRegistry:
     """An empty registry, for those who have none to pass in."""
     return CollectorRegistry()
-
-
-def _no_age() -> float | None:
-    return None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sources:
-    """Where a scrape asks. Each is called from a request thread, returns at once and never waits for the line."""
-
-    ledger: Callable[[], Mapping[str, LedgerCount]] = dict
-    """By stream, all of one instant."""
-    queue_depths: Callable[[], Mapping[str, int]] = dict
-    """Items that wait, by queue."""
-    stage_ages_s: Callable[[], Mapping[str, float]] = dict
-    """Seconds since each stage's last sign of life."""
-    camera_states: Callable[[], Mapping[str, str]] = dict
-    """By camera, a word of ``CameraState``."""
-    camera_starts: Callable[[], Mapping[str, int]] = dict
-    """Camera processes started, by camera."""
-    heartbeat_age_s: Callable[[], float | None] = _no_age
-    """Seconds since the last heartbeat was sent; None: none was sent yet."""
-    refused: Callable[[], Mapping[str, int]] = dict
-    """Items that an output refused or lost, by output."""
-    writable: Callable[[], Mapping[str, bool]] = dict
-    """By output: False while its disk refuses."""
 
 
 class _Latencies:
@@ -211,12 +170,10 @@ class Metrics:
             if key[1] == Outcome.UNINSPECTED.value or key[2]:
                 parts.add_metric(list(key), number)
         yield parts
-        yield _counters("inspector_defects", "Counted defects by class.", "class", self._defects)
-        yield _counters("inspector_late_results", "Results that came after their part was closed.", "stream", self._late)
-        yield _counters("inspector_blind_seconds", "Seconds of finished blind intervals.", "stream", self._blind_s)
-        yield _gauges(
-            "inspector_blind", "1 while the stream cannot see.", "stream", {name: float(bool(now)) for name, now in self._blind_now.items()}
-        )
+        yield counters("inspector_defects", "Counted defects by class.", "class", self._defects)
+        yield counters("inspector_late_results", "Results that came after their part was closed.", "stream", self._late)
+        yield counters("inspector_blind_seconds", "Seconds of finished blind intervals.", "stream", self._blind_s)
+        yield gauges("inspector_blind", "1 while the stream cannot see.", "stream", {name: float(bool(now)) for name, now in self._blind_now.items()})
         events = CounterMetricFamily("inspector_events", "Events by name and level.", labels=["name", "level"])
         for (name, level), number in sorted(self._events.items()):
             events.add_metric([name, level], number)
@@ -233,29 +190,29 @@ class Metrics:
     def _asked(self) -> Iterator[Metric]:
         sources = self._sources
         books = self._ask("ledger", sources.ledger) or {}
-        yield _counters("inspector_ledger_opened", "Parts opened in the ledger.", "stream", {stream: one.opened for stream, one in books.items()})
-        yield _counters("inspector_ledger_closed", "Parts closed in the ledger.", "stream", {stream: one.closed for stream, one in books.items()})
-        yield _gauges("inspector_ledger_pending", "Parts open in the ledger.", "stream", {stream: one.pending for stream, one in books.items()})
-        yield _gauges("inspector_queue_depth", "Items that wait in a queue.", "queue", (self._ask("queue_depths", sources.queue_depths) or {}))
+        yield counters("inspector_ledger_opened", "Parts opened in the ledger.", "stream", {stream: one.opened for stream, one in books.items()})
+        yield counters("inspector_ledger_closed", "Parts closed in the ledger.", "stream", {stream: one.closed for stream, one in books.items()})
+        yield gauges("inspector_ledger_pending", "Parts open in the ledger.", "stream", {stream: one.pending for stream, one in books.items()})
+        yield gauges("inspector_queue_depth", "Items that wait in a queue.", "queue", (self._ask("queue_depths", sources.queue_depths) or {}))
         ages_s = self._ask("stage_ages", sources.stage_ages_s) or {}
-        yield _gauges("inspector_stage_age_seconds", "Time since a stage's last sign of life.", "stage", ages_s)
+        yield gauges("inspector_stage_age_seconds", "Time since a stage's last sign of life.", "stage", ages_s)
         states = GaugeMetricFamily("inspector_camera_state", "1 for the state that the camera is in.", labels=["camera", "state"])
         for camera, found in (self._ask("camera_states", sources.camera_states) or {}).items():
             for state in CameraState:
                 states.add_metric([camera, state.value], float(state.value == found))
         yield states
         starts = self._ask("camera_starts", sources.camera_starts) or {}
-        yield _counters("inspector_camera_process_starts", "Camera processes started.", "camera", starts)
+        yield counters("inspector_camera_process_starts", "Camera processes started.", "camera", starts)
         age_s = self._ask("heartbeat_age", sources.heartbeat_age_s)
         if age_s is not None:
             yield GaugeMetricFamily("inspector_heartbeat_age_seconds", "Time since the last heartbeat was sent.", value=age_s)
         refused = self._ask("refused", sources.refused) or {}
-        yield _counters("inspector_output_refused", "Items that an output refused or lost.", "output", refused)
+        yield counters("inspector_output_refused", "Items that an output refused or lost.", "output", refused)
         writable = self._ask("writable", sources.writable) or {}
-        yield _gauges(
+        yield gauges(
             "inspector_output_writable", "0 while the disk of an output refuses.", "output", {name: int(good) for name, good in writable.items()}
         )
-        yield _counters("inspector_source_errors", "Scrapes in which a source failed.", "source", self._source_errors)
+        yield counters("inspector_source_errors", "Scrapes in which a source failed.", "source", self._source_errors)
 
     def _ask(self, name: str, source: Callable[[], T]) -> T | None:
         """One failing source must not hide all other metrics: its own are missing from the scrape, and it is counted."""
@@ -280,17 +237,3 @@ class Metrics:
         good = all(said == "ok" for said in checks.values())
         body = json.dumps({"status": "ok" if good else "failing", "checks": checks}) + "\n"
         return Reply(200 if good else 503, "application/json", body.encode())
-
-
-def _counters(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
-    family = CounterMetricFamily(name, text, labels=[label])
-    for key, value in sorted(values.items()):
-        family.add_metric([key], value)
-    return family
-
-
-def _gauges(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
-    family = GaugeMetricFamily(name, text, labels=[label])
-    for key, value in sorted(values.items()):
-        family.add_metric([key], value)
-    return family
