@@ -2,40 +2,59 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import socket
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import zmq
 
-from inspector.contract.errors import AddressError
+from inspector.line.listener import Listener
 
-_MENDS = {
-    errno.EADDRINUSE: "another program uses it: stop that one or change publisher.endpoint in the station file",
-    errno.EACCES: "this user may not use it: choose another port or folder for publisher.endpoint in the station file",
-    errno.EADDRNOTAVAIL: "this machine has no such address: change publisher.endpoint in the station file",
-    errno.ENODEV: "this machine has no such address: change publisher.endpoint in the station file",
-    errno.ENOENT: "its folder does not exist: make it or change publisher.endpoint in the station file",
-}
+if TYPE_CHECKING:
+    from inspector.config.keys import KeyPair
+    from inspector.line.doorbell import KnockCounts
+
+_MAX_SUBSCRIPTION_BYTES = 1024
+"""A longer message ends its connection; the longest of a client is its handshake."""
+_SUBSCRIPTIONS_AT_ONCE = 8
+"""ZeroMQ takes subscriptions in the thread that sends, all that wait: few may wait, so that a flood of them does not hold up a verdict."""
+_NATIVE_THREAD = 0b01
+"""The first of the context's; requests have the other one."""
 
 
 class Publisher:
     """One PUB socket. Made and bound in one thread, then handed to the line thread, which alone uses and closes it."""
 
-    def __init__(self, endpoint: str, high_water_mark: int = 100_000) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        high_water_mark: int = 100_000,
+        context: zmq.Context[zmq.Socket[bytes]] | None = None,
+        keys: KeyPair | None = None,
+    ) -> None:
         """Nothing is opened yet.
 
         Args:
             endpoint: ``tcp://host:port`` (port ``*``: any free one) or ``ipc://path``.
             high_water_mark: messages that wait for one slow subscriber; beyond it, that one loses them and sees a gap in ``seq``.
+            context: ``access.new_context()``, shared with the gatekeeper and terminated by who made it; None: one of its own.
+            keys: the station's key pair; None: everybody who reaches the address may subscribe.
         """
-        self._asked = endpoint
-        self._high_water_mark = high_water_mark
-        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
-        self._socket: zmq.Socket[bytes] | None = None
-        self.endpoint = endpoint
+        options: dict[int, int] = {
+            zmq.SNDHWM: high_water_mark,
+            zmq.RCVHWM: _SUBSCRIPTIONS_AT_ONCE,
+            zmq.MAXMSGSIZE: _MAX_SUBSCRIPTION_BYTES,
+            zmq.AFFINITY: _NATIVE_THREAD,
+        }
+        self._listener = Listener(zmq.PUB, endpoint, "publisher", options, context, keys)
+
+    @property
+    def endpoint(self) -> str:
         """Where it is bound; after ``bind`` with the port that was found."""
+        return self._listener.endpoint
+
+    @property
+    def knocks(self) -> KnockCounts:
+        """Who failed to come in."""
+        return self._listener.knocks
 
     def bind(self) -> None:
         """Open and bind the socket.
@@ -43,50 +62,35 @@ class Publisher:
         Raises:
             AddressError: the endpoint cannot be bound.
         """
-        if self._socket is not None:
-            return
-        if self._asked.startswith("ipc://"):
-            _refuse_live(self._asked)
-        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        wire = context.socket(zmq.PUB)
-        wire.setsockopt(zmq.SNDHWM, self._high_water_mark)
-        wire.setsockopt(zmq.LINGER, 0)
-        try:
-            wire.bind(self._asked)
-        except zmq.ZMQError as error:
-            wire.close()
-            context.term()
-            mend = _MENDS.get(error.errno or 0, f"{error.strerror}: change publisher.endpoint in the station file")
-            raise AddressError(f"the publisher cannot use {self._asked}: {mend}") from error
-        self._context, self._socket = context, wire
-        self.endpoint = wire.getsockopt_string(zmq.LAST_ENDPOINT)
+        self._listener.bind()
 
     def send(self, topic: bytes, payload: bytes) -> None:
         """Hand one message to every subscriber of ``topic``. A PUB socket never waits: what a slow subscriber cannot take, it alone loses.
 
+        While the socket is being reopened the message is lost: it must be in the replay memory.
+
         Raises:
             RuntimeError: it is not bound.
+            AddressError: its address was lost while it was reopened.
         """
-        if self._socket is None:
+        wire = self._listener.current()
+        if wire is None:
+            if self._listener.reopening:
+                return
             raise RuntimeError("the publisher is not bound")
-        self._socket.send(topic, zmq.SNDMORE | zmq.DONTWAIT)
-        self._socket.send(payload, zmq.DONTWAIT)
+        wire.send(topic, zmq.SNDMORE | zmq.DONTWAIT)
+        wire.send(payload, zmq.DONTWAIT)
+        self._listener.listen()
+
+    def reopen(self) -> None:
+        """End every connection; whoever may comes back by himself, and repairs by replay what he lost. Takes about a millisecond, at most ten.
+
+        Raises:
+            RuntimeError: it is not bound.
+            AddressError: its address cannot be bound again.
+        """
+        self._listener.reopen()
 
     def close(self, linger_ms: int = 500) -> None:
         """Close; what was sent still goes out for at most ``linger_ms``. Idempotent."""
-        wire, context = self._socket, self._context
-        self._socket = self._context = None
-        if wire is not None and context is not None:
-            wire.close(linger=linger_ms)
-            context.term()
-
-
-def _refuse_live(endpoint: str) -> None:
-    """ZeroMQ unlinks an ipc file that is there, even when another program listens on it: ask first."""
-    path = endpoint.removeprefix("ipc://")
-    if not Path(path).exists():
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, contextlib.suppress(OSError):
-        probe.settimeout(0.5)
-        probe.connect(path)
-        raise AddressError(f"the publisher cannot use {endpoint}: {_MENDS[errno.EADDRINUSE]}")
+        self._listener.close(linger_ms)

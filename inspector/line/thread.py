@@ -47,7 +47,12 @@ class _Asked:
     at_ns: int
 
 
-_Input = View | Proposal | Blind | Event | _Simulated | _Asked
+@dataclass(frozen=True, slots=True)
+class _Reopen:
+    pass
+
+
+_Input = View | Proposal | Blind | Event | _Simulated | _Asked | _Reopen
 
 
 class LineThread:
@@ -111,6 +116,10 @@ class LineThread:
     def announce(self, asker: bytes, request: Announce) -> None:
         """Open a part that is on its way; ``asker`` is answered through the audience."""
         self._put(_Asked(asker, request, time.monotonic_ns()))
+
+    def reopen_publisher(self) -> None:
+        """End every subscriber's connection; whoever still may comes back by himself."""
+        self._put(_Reopen())
 
     def snapshot(self) -> LineSnapshot:
         """The account as of the last heartbeat tick; after ``stop`` the final one."""
@@ -204,6 +213,8 @@ class LineThread:
                 self._sender.event(item)
             elif isinstance(item, _Asked):
                 self._announce(item)
+            elif isinstance(item, _Reopen):
+                self._publisher.reopen()
             elif item.simulated:
                 self._simulated.add(item.camera)
             else:
