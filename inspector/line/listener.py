@@ -169,18 +169,15 @@ class Listener:
         """Bind the next socket, if the one before has given the address free by now: ZeroMQ closes in a thread of its own."""
         if self._next is None:
             return True
-        # The old socket removes its ipc file when it closes, be it the new one's by then: wait until it has.
-        held = self.endpoint.startswith("ipc:///") and Path(self.endpoint.removeprefix("ipc://")).exists()
-        if not held:
-            try:
-                self._next.bind(self.endpoint)
-            except zmq.ZMQError as error:
-                if error.errno != errno.EADDRINUSE:
-                    raise self._error(error.errno or 0, error.strerror or "") from error
-            else:
-                self._take(self._next)
-                self.reopened += 1
-                return True
+        try:
+            self._next.bind(self.endpoint)
+        except zmq.ZMQError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise self._error(error.errno or 0, error.strerror or "") from error
+        else:
+            self._take(self._next)
+            self.reopened += 1
+            return True
         if time.monotonic() - self._since > _GIVE_UP_S:
             raise self._error(errno.EADDRINUSE, "")
         return False
