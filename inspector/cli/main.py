@@ -10,6 +10,7 @@ from inspector.cli.check import check
 from inspector.cli.compile import compile_engine
 from inspector.cli.demo import demo
 from inspector.cli.evaluate import evaluate
+from inspector.cli.keys import build_keys
 from inspector.cli.log import log
 from inspector.cli.run import run
 from inspector.cli.surfaces import surfaces
@@ -35,6 +36,7 @@ def build_app() -> typer.Typer:
     app.command("check", rich_help_panel=LINE)(check)
     app.command("watch", rich_help_panel=LINE)(watch)
     app.command("log", rich_help_panel=LINE)(log)
+    app.add_typer(build_keys(), name="keys", rich_help_panel=LINE)
     app.command("train", rich_help_panel=MODEL)(train)
     app.command("evaluate", rich_help_panel=MODEL)(evaluate)
     app.command("compile", rich_help_panel=MODEL)(compile_engine)

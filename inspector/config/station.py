@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from inspector.config.base import Section, load_toml, parse_section, read_toml
+from inspector.config.keys import KeyRing
 from inspector.config.product import Name, Product
 from inspector.contract.errors import ConfigError
 
@@ -107,7 +109,7 @@ class AccessConfig(Section):
     """Who may speak: keys made by ``inspector keys``."""
 
     keys: Path | None = None
-    """Folder of the station's keys; relative to the station file. None: no keys, and only addresses of this machine."""
+    """Folder of the station's keys; relative to the station file. None: no keys, and only addresses of this machine (loopback, ipc)."""
 
 
 class JournalConfig(Section):
@@ -186,6 +188,7 @@ def _absolute(station: Station, base: Path) -> Station:
             "product": base / station.product,
             "state_dir": state,
             "cameras": cameras,
+            "access": AccessConfig(keys=station.access.keys and base / station.access.keys),
             "journal": station.journal.model_copy(update={"path": state / station.journal.path}),
             "archive": station.archive.model_copy(update={"path": state / station.archive.path}),
         }
@@ -197,6 +200,35 @@ def _missing_in_station(station: Station, source: Path) -> list[str]:
         (index, key, path) for index, camera in enumerate(station.cameras) for key, path in (("producer", camera.producer), ("images", camera.images))
     )
     return [f"{source}: cameras.{index}.{key}: no such file: {path}" for index, key, path in paths if path is not None and not path.exists()]
+
+
+def _access_problems(station: Station, source: Path) -> list[str]:
+    keys = station.access.keys
+    if keys is None:
+        endpoints = (("publisher", station.publisher.endpoint), ("channel", station.channel.endpoint))
+        return [
+            f"{source}: {section}.endpoint: {endpoint} can be reached from other machines, and there are no keys: "
+            "name their folder in access.keys and make them with `inspector keys new`, or use tcp://127.0.0.1"
+            for section, endpoint in endpoints
+            if not _is_local(endpoint)
+        ]
+    try:
+        KeyRing(keys).station()
+        KeyRing(keys).persons()
+    except ConfigError as error:
+        return [f"{source}: access.keys: {problem}" for problem in error.problems]
+    return []
+
+
+def _is_local(endpoint: str) -> bool:
+    """Whether only this machine can reach it."""
+    if endpoint.startswith("ipc://"):
+        return True
+    host = endpoint.removeprefix("tcp://").rpartition(":")[0].strip("[]")
+    try:
+        return host in {"localhost", "lo"} or ip_address(host).is_loopback
+    except ValueError:
+        return False  # a wildcard, an interface or a name: whoever it may be
 
 
 def _missing_in_product(product: Product, source: Path) -> list[str]:
@@ -216,6 +248,18 @@ def _group_problems(files: StationFiles, source: Path) -> list[str]:
     return problems
 
 
+def read_key_folder(path: Path) -> tuple[str, Path]:
+    """Name of the station and the folder of its keys, be it there or not yet.
+
+    Raises:
+        ConfigError: the station file is wrong, or names no folder.
+    """
+    station = _absolute(parse_section(str(path), load_toml(path), Station), path.parent.absolute())
+    if station.access.keys is None:
+        raise ConfigError([f'{path}: access.keys: is missing: add a section [access] with keys = "keys", the folder where they shall lie'])
+    return station.name, station.access.keys
+
+
 def read_station(path: Path) -> StationFiles:
     """A station file and its product recipe, both checked whole before anything is reported.
 
@@ -229,7 +273,7 @@ def read_station(path: Path) -> StationFiles:
     product_path = path.parent / str(values.get("product", ""))
     try:
         station = _absolute(parse_section(str(path), values, Station), path.parent.absolute())
-        problems += _missing_in_station(station, path)
+        problems += _missing_in_station(station, path) + _access_problems(station, path)
     except ConfigError as error:
         problems += error.problems
     if "product" in values:
