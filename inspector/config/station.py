@@ -187,6 +187,7 @@ def _absolute(station: Station, base: Path) -> Station:
         update={
             "product": base / station.product,
             "state_dir": state,
+            "runtime_dir": station.runtime_dir and base / station.runtime_dir,
             "cameras": cameras,
             "access": AccessConfig(keys=station.access.keys and base / station.access.keys),
             "journal": station.journal.model_copy(update={"path": state / station.journal.path}),

@@ -14,6 +14,7 @@ from inspector.journal.rows import Entry, RowBuilder, insert_statements
 from inspector.journal.schema import BLIND, BOOT, EVENT, LATE_RESULT, VERDICT
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from sqlalchemy import Connection
@@ -22,6 +23,8 @@ _BUSY_S = 0.25
 """A foreign lock is waited for so long; then the batch waits in memory and the thread can still be stopped."""
 _START_BUSY_S = 2.0
 _LOOK_EVERY_S = 1.0
+_KEYS = 500
+"""Values in one statement: older SQLite takes 999."""
 _ROW_ERRORS = (IntegrityError, DataError, ProgrammingError, NotSupportedError)
 """What SQLite says of a row, not of the disk."""
 
@@ -34,11 +37,14 @@ class Store:
         station: name of the station.
         boot_id: this start of the daemon.
         program: name and version of the program.
+        started_utc_ns: when that start was, ns since 1970; None: now.
     """
 
-    def __init__(self, path: Path, station: str, boot_id: str, program: str) -> None:
+    def __init__(self, path: Path, station: str, boot_id: str, program: str, started_utc_ns: int | None = None) -> None:
         self._path = path
-        self._boot = {"boot_id": boot_id, "station": station, "program": program, "started_utc_ns": time.time_ns()}
+        started_utc_ns = time.time_ns() if started_utc_ns is None else started_utc_ns
+        self._boot = {"boot_id": boot_id, "station": station, "program": program, "started_utc_ns": started_utc_ns}
+        self._row = 0
         self._statements = insert_statements()
         self._lock: WriterLock | None = None
         self._connection: Connection | None = None
@@ -105,6 +111,30 @@ class Store:
         except DatabaseError as error:
             raise JournalError(f"{self._path}: {error.orig}") from error
 
+    def known(self, keys: Sequence[tuple[str, int]]) -> set[tuple[str, int]]:
+        """Those of ``keys`` (stream, part number) that the journal has of this boot.
+
+        Raises:
+            JournalError: it cannot be read.
+        """
+        if self._connection is None:
+            raise JournalError(f"{self._path}: the journal is closed")
+        by_stream: dict[str, list[int]] = {}
+        for stream, part_no in keys:
+            by_stream.setdefault(stream, []).append(part_no)
+        found: set[tuple[str, int]] = set()
+        try:
+            for stream, numbers in by_stream.items():
+                for begin in range(0, len(numbers), _KEYS):
+                    asked = VERDICT.c.part_no.in_(numbers[begin : begin + _KEYS])
+                    statement = select(VERDICT.c.part_no).where(VERDICT.c.boot == self._row, VERDICT.c.stream == stream, asked)
+                    found |= {(stream, int(number)) for number in self._connection.execute(statement).scalars()}
+        except DatabaseError as error:
+            raise JournalError(f"{self._path}: {error.orig}") from error
+        finally:
+            self._connection.rollback()
+        return found
+
     def close(self, *, stopped: bool = False) -> None:
         """Close the file and give the lock back; ``stopped`` notes a clean stop of the daemon first, if the disk lets it."""
         connection, self._connection = self._connection, None
@@ -131,7 +161,8 @@ class Store:
                 row = connection.execute(insert(BOOT).values(self._boot).returning(BOOT.c.id)).scalar_one()
             highest = union_all(*(select(func.max(table.c.id).label("id")) for table in (VERDICT, LATE_RESULT, BLIND, EVENT))).subquery()
             last_id = connection.execute(select(func.max(highest.c.id))).scalar()
-        self._builder = RowBuilder(int(row), boot_id)
+        self._row = int(row)
+        self._builder = RowBuilder(self._row, boot_id)
         return int(last_id or 0)
 
     def _identity(self) -> tuple[int, int]:

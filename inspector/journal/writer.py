@@ -12,12 +12,14 @@ from inspector.contract.errors import JournalError
 from inspector.contract.records import ClosedPart, Event, EventLevel
 from inspector.journal.rows import Entry
 from inspector.journal.store import Store
+from inspector.journal.watermark import Watermark
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from inspector.config.station import JournalConfig
     from inspector.contract.records import OutputItem
+    from inspector.journal.watermark import Runs
 
 _WAKE_AT = 500
 """Items that wait: the thread writes at once instead of at the end of its interval."""
@@ -50,7 +52,7 @@ class JournalState:
     """What the last failure said; stays after the recovery."""
 
 
-def _ignore(_: Event) -> None:
+def _ignore(*_: object) -> None:
     """The default listener."""
 
 
@@ -63,14 +65,25 @@ class Journal:
         boot_id: this start of the daemon.
         program: name and version of the program, kept with the boot.
         on_event: told when the journal becomes unwritable, recovers, or loses a row; called from the journal's thread.
+        on_committed: told the flight recorder's number up to which every part is on the disk, and the runs of numbers below it that never
+            will be (first, last); called from the journal's thread, must return at once.
     """
 
     def __init__(
-        self, config: JournalConfig, *, station: str, boot_id: str, program: str = "inspector", on_event: Callable[[Event], None] = _ignore
+        self,
+        config: JournalConfig,
+        *,
+        station: str,
+        boot_id: str,
+        program: str = "inspector",
+        on_event: Callable[[Event], None] = _ignore,
+        on_committed: Callable[[int, Runs], None] = _ignore,
     ) -> None:
         self._config = config
         self._store = Store(config.path, station, boot_id, program)
         self._on_event = on_event
+        self._on_committed = on_committed
+        self._watermark = Watermark()
         self._mutex = threading.Lock()  # guards the queue and the counts; never held while the disk works
         self._queue: deque[tuple[OutputItem, int]] = deque()
         self._batch: list[Entry] = []
@@ -102,6 +115,7 @@ class Journal:
             waiting = len(self._queue) + len(self._batch)
             if not self._open or waiting >= self._config.max_queued:
                 self._refused += 1
+                self._watermark.lost(item)
                 return False
             self._queue.append((item, offset_ns))
             self._accepted += 1
@@ -159,7 +173,7 @@ class Journal:
                 self._stop.wait(back_off_s)
                 back_off_s = min(2 * back_off_s, _BACK_OFF_MAX_S)
         with self._mutex:
-            self._dropped += len(self._batch) + len(self._queue)
+            self._dropped += len(self._batch) + len(self._queue)  # above the watermark: the next start folds its parts
             self._batch.clear()
             self._queue.clear()
         self._store.close(stopped=True)
@@ -211,9 +225,12 @@ class Journal:
         with self._mutex:
             self._committed += len(entries)
             self._parts += parts
+            told = self._watermark.committed(entry.item for entry in entries)
             del self._batch[: len(entries)]
             recovered, self._writable = not self._writable, True
             waiting = len(self._queue) + len(self._batch)
+        if told is not None:
+            self._on_committed(*told)
         if recovered:
             blocked_s = time.monotonic() - self._failed_at
             self._tell("journal_recovered", EventLevel.INFO, f"the journal is written again after {blocked_s:.1f} s; {waiting} items wait")
@@ -222,6 +239,7 @@ class Journal:
         problem = str(error).partition("\n")[0]
         with self._mutex:
             self._dropped += 1
+            self._watermark.lost(item)
             self._last_error = problem
             del self._batch[:1]
         named = f"part {item.stream}/{item.part_no}" if isinstance(item, ClosedPart) else type(item).__name__
