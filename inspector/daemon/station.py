@@ -19,12 +19,13 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from inspector.archive.writer import Archive
-from inspector.contract.errors import ConfigError, ExitCode, InspectorError
+from inspector.contract.errors import ExitCode, InspectorError
 from inspector.contract.records import Blind, Event, EventLevel
 from inspector.daemon.account import Account
 from inspector.daemon.cameras import Rings, Supervisors
 from inspector.daemon.check import check_classes
 from inspector.daemon.parts import Parts
+from inspector.daemon.recovery import make_folder, start_recorder
 from inspector.engine.detector import Detector
 from inspector.engine.opening import open_detector
 from inspector.inspection.intake import Intake, IntakeCamera
@@ -169,10 +170,12 @@ class Daemon:
         self._parts.started("engine", partial(self._close_engine, detector), 1.0)
         check_classes(self.files, detector.classes)
         self._budget_ms = detector.budget_ms
-        _make_folder(station.state_dir)
-        self.journal = journal = Journal(
-            station.journal, station=station.name, boot_id=self.boot_id, program=f"inspectord {program_version()}", on_event=self._event
-        )
+        make_folder(station.state_dir, "state_dir")
+        program = f"inspectord {program_version()}"
+        recorder, recovered = start_recorder(self.files, self.boot_id, program, (detector.hash,))
+        self._parts.started("recorder", recorder.stop, 0.1)
+        named = {"station": station.name, "boot_id": self.boot_id, "program": program}
+        self.journal = journal = Journal(station.journal, **named, on_event=self._event, on_committed=recorder.committed)
         journal.start()
         self._parts.started("journal", journal.stop, 0.6)
         self.archive = archive = Archive(station.archive, boot_id=self.boot_id, on_event=self._event)
@@ -192,7 +195,7 @@ class Daemon:
             heartbeat_ms=station.publisher.heartbeat_ms,
         )
         publisher = Publisher(station.publisher.endpoint, station.publisher.high_water_mark)
-        line = LineThread(settings, publisher, (journal, archive, metrics), Liveness(self.stamp.age_ms, self._budget_ms), self.fail)
+        line = LineThread(settings, publisher, (journal, archive, metrics), Liveness(self.stamp.age_ms, self._budget_ms), self.fail, recorder)
         self._parts.started("line", line.stop, 0.6)
         self._line = line
         # The rings outlive the inspection, which may hold an image of one to the last.
@@ -205,6 +208,8 @@ class Daemon:
         self._parts.started("intake", self.intake.stop, 0.4)
         self.cameras = supervisors = Supervisors(station.cameras, rings, self.intake.attach, self._event, self.fail)
         self._parts.started("cameras", supervisors.stop, 1.5)
+        for item in recovered.told(settings.streams):
+            self._event(item)
         line.start()
         account = Account(
             line=line,
@@ -286,10 +291,3 @@ class Daemon:
         LOG.log(_LOG_LEVELS[item.level], "%s%s%s", where, item.name, what)
         if self._line is not None:  # else nobody listens yet: the log has it
             self._line.event(item)
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError([f"state_dir: {path} cannot be made: {error.strerror}; name a folder that the service may write"]) from None

@@ -152,9 +152,9 @@ def test_a_journal_that_cannot_be_written(site: Any, kind: str) -> None:
         first = site.run()
         first.wait_ready()
         site.write(extra="")
-        # Its own ports, the same journal.
+        # Its own ports and recorder, the same journal.
         text = site.station.read_text().replace(str(site.port), "0").replace(str(site.metrics_port), "0")
-        site.station.write_text(text.replace(":0", ":*"))
+        site.station.write_text(text.replace(":0", ":*").replace("state_dir =", 'runtime_dir = "other"\nstate_dir ='))
     code, said = site.complain()
     assert code == ExitCode.JOURNAL
     assert len(said) == 1, said
