@@ -18,6 +18,7 @@ import numpy as np
 from genicam import genapi, gentl
 from harvesters.core import Callback, Harvester, ParameterKey, ParameterSet
 
+from inspector.camera.buffers import BufferReader
 from inspector.camera.clock import Reading
 from inspector.camera.port import CameraInfo, Frame, Value
 from inspector.camera.settings import CHUNKS, NodeAccess, said
@@ -78,8 +79,7 @@ class GenicamCamera:
         self._format = ""
         # This process has one thread: a longer wait in the library costs nobody the interpreter's lock.
         self._poll_ms = 2 if config.trigger == "software" else 10
-        self._has_timestamp = True
-        self._has_offset = True
+        self._buffers = BufferReader((gentl.GenericException,))
 
     @property
     def incomplete(self) -> int:
@@ -142,6 +142,8 @@ class GenicamCamera:
             wanted = self._config.serial
             if wanted is None and len(found) > 1:
                 raise CameraError(f"{self._name}: there are several cameras, set `serial` to one of {', '.join(found)}")
+            if wanted is not None and found.count(wanted) > 1:
+                raise CameraError(f"{self._name}: {found.count(wanted)} cameras say that their serial is {wanted}: disconnect all but one")
             if not found or (wanted is not None and wanted not in found):
                 there = f"; there are {', '.join(found)}" if found else ""
                 warned = f" ({'; '.join(self._remember.lines)})" if self._remember.lines else ""
@@ -173,7 +175,11 @@ class GenicamCamera:
                     yield None
                     continue
                 try:
-                    yield self._frame(buffer)  # the caller copies now: once queued again, the memory changes
+                    if self._buffers.overflown(buffer):
+                        self._damaged.emit()
+                        yield None
+                    else:
+                        yield self._frame(buffer)  # the caller copies now: once queued again, the memory changes
                 finally:
                     buffer.parent.queue_buffer(buffer)
         except _ERRORS as error:
@@ -186,45 +192,23 @@ class GenicamCamera:
         pixel_format = int(buffer.pixel_format)
         width, height = int(buffer.width), int(buffer.height)
         bits = pixel_format >> 16 & 0xFF  # PFNC: effective bits per pixel
-        stride = -(-width * bits // 8) + self._padding(buffer)
+        stride = -(-width * bits // 8) + self._buffers.padding(buffer)
         data = np.frombuffer(buffer.raw_buffer, np.uint8)
-        first = self._offset(buffer)
+        first = self._buffers.offset(buffer)
+        chunks = self._buffers.has_chunks(buffer)
         return Frame(
             pixels=data[first : first + stride * height],
             frame_id=int(buffer.frame_id),
-            camera_ns=self._timestamp(buffer),
+            camera_ns=self._buffers.timestamp_ns(buffer),
             received_ns=received_ns,
             width_px=width,
             height_px=height,
             stride_bytes=stride,
-            pixel_format=_FORMATS.get(pixel_format, self._format),
-            encoder=self._chunk("EncoderValue"),
-            trigger_counter=self._chunk("CounterValue"),
-            line_status=self._chunk("LineStatusAll"),
+            pixel_format=_FORMATS.get(pixel_format, f"0x{pixel_format:08X}") if pixel_format else self._format,
+            encoder=self._chunk("EncoderValue") if chunks else None,
+            trigger_counter=self._chunk("CounterValue") if chunks else None,
+            line_status=self._chunk("LineStatusAll") if chunks else None,
         )
-
-    @staticmethod
-    def _padding(buffer: Any) -> int:  # noqa: ANN401
-        try:
-            return int(buffer.padding_x)
-        except gentl.GenericException:
-            return 0
-
-    def _offset(self, buffer: Any) -> int:  # noqa: ANN401
-        if self._has_offset:
-            try:
-                return int(buffer.image_offset)
-            except gentl.GenericException:
-                self._has_offset = False
-        return 0
-
-    def _timestamp(self, buffer: Any) -> int:  # noqa: ANN401
-        if self._has_timestamp:
-            try:
-                return int(buffer.timestamp_ns)
-            except gentl.GenericException:
-                self._has_timestamp = False
-        return 0
 
     def _chunk(self, name: str) -> int | None:
         node = self._chunks.get(name)

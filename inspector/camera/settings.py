@@ -122,12 +122,12 @@ class NodeAccess:
             return f"(unreadable: {said(error)})"
 
     def set(self, name: str, value: Value | None) -> None:
-        """Write a node, or execute a command.
+        """Write a node and read it back, or execute a command.
 
         Raises:
-            CameraError: no such node, or the value is refused.
+            CameraError: no such node, or the value is refused or not taken over.
         """
-        problem = self._problem(name, value)
+        problem = self._problem(name, value) or ("" if value is None else self._kept(name, value))
         if problem:
             raise CameraError(f"{self._camera}: {problem}")
 
@@ -147,10 +147,11 @@ class NodeAccess:
         refused = {problem.partition(":")[0] for problem in problems}
         settings = {}
         for name, value in wanted:
-            got = None if name in refused else self.read(name)
-            settings[name] = str(got)
-            if got is not None and not same(value, got):
-                problems.append(f"{name}: {value!r} was written, {got!r} is read back")
+            if name in refused:
+                settings[name] = "None"
+                continue
+            problems += [problem] if (problem := self._kept(name, value)) else []
+            settings[name] = str(self.read(name))
         if problems:
             raise CameraError(f"{self._camera} does not take its settings: {'; '.join(problems)}")
         return settings
@@ -171,6 +172,10 @@ class NodeAccess:
         except self._refused as error:
             return f"{name}: {value!r} is refused: {said(error)}"
         return ""
+
+    def _kept(self, name: str, value: Value) -> str:
+        got = self.read(name)
+        return f"{name}: {value!r} was written, {got!r} is read back" if got is not None and not same(value, got) else ""
 
     def _assign(self, name: str, value: Value | None) -> None:
         node = self.node(name)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import genicam
 import numpy as np
+import psutil
 import pytest
 from numpy.typing import NDArray
 
@@ -18,7 +19,7 @@ from inspector.camera.genicam import GenicamCamera
 from inspector.camera.port import Frame
 from inspector.camera.simulator import simulator_path
 from inspector.camera.simulator.feed import write_feed
-from inspector.camera.simulator.log import read_trigger_log
+from inspector.camera.simulator.log import read_call_log, read_trigger_log
 from inspector.camera.simulator.nodes import Fault
 from inspector.config.station import CameraConfig
 from inspector.contract.errors import CameraError
@@ -320,6 +321,8 @@ def test_a_wrong_fault_plan_is_refused_with_its_reason(bench: Bench) -> None:
         "drop=3": "KIND_at",
         "late_at=3:2h": "duration",
         "wrap_every=5": "wrap_at",
+        "encoder_rollover_rate=0.1": "encoder_rollover_at",
+        "underrun_at=4": "no fault is called 'underrun'",
     }.items():
         bench.environment(FAULTS=plan)
         camera = bench.camera()
@@ -509,3 +512,243 @@ def test_nothing_is_printed(bench: Bench, capfd: pytest.CaptureFixture[str]) -> 
     take(camera, 3)
     camera.close()
     assert capfd.readouterr() == ("", "")
+
+
+# ---- faults of the link, the driver and the line: what the consumer makes of them -----------------------------------------
+
+
+def hit_by(bench: Bench, fault: Fault) -> list[int]:
+    return [int(record["counter"]) for record in bench.log() if fault & Fault(int(record["faults"]))]
+
+
+def struck(bench: Bench) -> list[tuple[str, int]]:
+    return [(call.kind, call.number) for call in read_call_log(bench.folder)]
+
+
+def test_a_silent_camera_answers_and_counts_but_sends_nothing_until_it_is_opened_again(bench: Bench) -> None:
+    shots = faulty(bench, "lost_silent_at=10", triggers=40)
+    assert set(shots) == set(range(1, 10))
+    assert hit_by(bench, Fault.LOST_SILENT) == list(range(10, 41))
+    camera = bench.camera(settings={"SimTriggerLimit": 60})
+    camera.open()
+    assert take(camera, 5)
+
+
+def test_incomplete_frames_without_end_are_counted_and_the_loop_has_its_turns(bench: Bench) -> None:
+    bench.environment(FAULTS="incomplete_all_at=10:30ms")
+    camera = bench.camera(settings={"SimTriggerLimit": 40})
+    camera.open()
+    shots = take_until_quiet(camera, 40)
+    hit = hit_by(bench, Fault.INCOMPLETE_ALL)
+    assert 14 <= len(hit) <= 16
+    assert camera.incomplete == len(hit)
+    assert {shot.counter for shot in shots} == set(range(1, 41)) - set(hit)
+
+
+def test_an_error_of_the_driver_while_waiting_is_a_lost_camera(bench: Bench) -> None:
+    bench.environment(FAULTS="event_error_at=10")
+    camera = bench.camera(settings={"SimTriggerLimit": 40})
+    camera.open()
+    with pytest.raises(CameraError, match=r"camera c is lost: .*the wait for a frame failed"):
+        take_until_quiet(camera, 40)
+    assert hit_by(bench, Fault.EVENT_ERROR) == [10]
+
+
+def test_the_cameras_clock_may_be_set_and_a_stamp_may_be_missing(bench: Bench) -> None:
+    shots = faulty(bench, "timestamp_jump_at=10:5s, timestamp_absent_at=20, timestamp_backwards_at=30:7s")
+    log = {int(record["counter"]): int(record["host_ns"]) for record in bench.log()}
+    shift = {counter: shot.camera_ns - log[counter] - 10**15 for counter, shot in shots.items()}
+    assert {shift[counter] for counter in range(1, 10)} == {0}
+    assert {shift[counter] for counter in range(10, 30) if counter != 20} == {5_000_000_000}
+    assert {shift[counter] for counter in range(30, 41)} == {-2_000_000_000}
+    assert shots[20].camera_ns == 0
+    assert [Fault(fault) for fault in bench.faults().values()] == [Fault.TIMESTAMP_JUMP, Fault.TIMESTAMP_ABSENT, Fault.TIMESTAMP_BACKWARDS]
+
+
+def test_a_frame_without_chunk_data_does_not_show_another_ones(bench: Bench) -> None:
+    bench.environment(FAULTS="chunk_missing_at=10")
+    camera = bench.camera(settings={"SimTriggerLimit": 20})
+    camera.open()
+    shots = take_until_quiet(camera, 20)
+    bare = [shot for shot in shots if shot.counter is None]
+    assert [(shot.frame_id, shot.encoder, shot.line_status) for shot in bare] == [(10, None, None)]
+    assert len(shots) == 20
+    assert hit_by(bench, Fault.CHUNK_MISSING) == [10]
+
+
+def test_corrupt_chunk_data_are_near_the_true_ones(bench: Bench) -> None:
+    bench.environment(FAULTS="chunk_corrupt_at=10")
+    camera = bench.camera(settings={"SimTriggerLimit": 20})
+    camera.open()
+    shots = take_until_quiet(camera, 20)
+    assert [shot.counter for shot in shots if shot.frame_id == 10] == [10 ^ 11]
+    assert hit_by(bench, Fault.CHUNK_CORRUPT) == [10]
+
+
+def test_what_does_not_fit_its_buffer_is_a_damaged_frame(bench: Bench) -> None:
+    bench.environment(FAULTS="payload_too_large_at=10")
+    camera = bench.camera(settings={"SimTriggerLimit": 20})
+    camera.open()
+    shots = take_until_quiet(camera, 20)
+    assert {shot.counter for shot in shots} == set(range(1, 21)) - {10}
+    assert camera.incomplete == 1
+    assert hit_by(bench, Fault.PAYLOAD_TOO_LARGE) == [10]
+
+
+def test_another_size_padding_and_another_format_are_told_with_the_frame(bench: Bench) -> None:
+    shots = faulty(bench, "size_change_at=10, x_padding_at=20, wrong_pixel_format_at=30")
+    assert shots[10].image.shape == (HEIGHT // 2, WIDTH)
+    assert shots[11].image.shape == (HEIGHT, WIDTH)
+    np.testing.assert_array_equal(shots[20].image, pattern(20))
+    assert {counter: shot.pixel_format for counter, shot in shots.items() if shot.pixel_format != "Mono8"} == {30: "0x0108000A"}
+    assert list(bench.faults().values()) == [Fault.SIZE_CHANGE, Fault.X_PADDING, Fault.WRONG_PIXEL_FORMAT]
+
+
+def test_a_missed_trigger_is_missing_from_the_cameras_own_count(bench: Bench) -> None:
+    bench.environment(FAULTS="missed_trigger_at=10")
+    camera = bench.camera(settings={"SimTriggerLimit": 20})
+    camera.open()
+    shots = take_until_quiet(camera, 19)
+    assert [shot.counter for shot in shots] == [shot.frame_id for shot in shots] == list(range(1, 20))
+    assert camera.check() == 19
+    assert [shot.encoder for shot in shots][8:11] == [9000, 11000, 12000]
+    log = bench.log()
+    assert log["camera_count"].tolist() == [*range(1, 10), 9, *range(10, 20)]
+    assert log["encoder"].tolist() == [1000 * counter for counter in range(1, 21)]
+
+
+def test_a_double_exposure_has_one_count_and_a_bounce_is_a_trigger_of_its_own(bench: Bench) -> None:
+    bench.environment(FAULTS="double_trigger_at=10:1ms, line_bounce_at=20:1ms")
+    camera = bench.camera(settings={"SimTriggerLimit": 30})
+    camera.open()
+    shots = take_until_quiet(camera, 30)
+    assert [shot.counter for shot in shots] == [*range(1, 11), 10, *range(11, 31)]
+    assert [shot.frame_id for shot in shots] == list(range(1, 32))
+    by_id = {shot.frame_id: shot for shot in shots}
+    assert by_id[11].camera_ns - by_id[10].camera_ns == 1_000_000
+    np.testing.assert_array_equal(by_id[11].image, np.roll(pattern(10), 1, axis=1))
+    np.testing.assert_array_equal(by_id[22].image, np.roll(pattern(20), 1, axis=1))
+    assert by_id[22].counter == 21
+    log = bench.log()
+    steps_ms = [round(step / 1e6) for step in np.diff(log["host_ns"])]
+    assert steps_ms == [2] * 19 + [1, 1] + [2] * 8, "the parts come when they would have come"
+    assert hit_by(bench, Fault.LINE_BOUNCE) == [21]
+    assert log["encoder"].tolist()[18:23] == [19000, 20000, 20001, 21000, 22000]
+
+
+def test_the_encoder_may_slip_run_back_and_roll_over(bench: Bench) -> None:
+    shots = faulty(bench, "encoder_jump_at=5, encoder_reverse_at=10x2")
+    assert np.diff([shots[counter].encoder or 0 for counter in range(1, 41)]).tolist() == (
+        [1000] * 3 + [101_000] + [1000] * 4 + [-1000] * 2 + [1000] * 29
+    )
+    assert bench.log()["encoder"].tolist() == [shots[counter].encoder for counter in range(1, 41)]
+    bench.folder = bench.folder / "again"
+    bench.folder.mkdir()
+    bench.environment(STATE=str(bench.folder))
+    shots = faulty(bench, "encoder_rollover_at=20")
+    assert [shots[counter].encoder for counter in range(18, 23)] == [2**32 - 2000, 2**32 - 1000, 0, 1000, 2000]
+    assert hit_by(bench, Fault.ENCODER_ROLLOVER) == [20]
+
+
+def test_stale_shifted_and_torn_images(bench: Bench) -> None:
+    shots = faulty(bench, "stale_frame_at=10, image_shifted_at=20, image_torn_at=30")
+    np.testing.assert_array_equal(shots[10].image, pattern(5))
+    assert bench.log()["image"][9] == 4
+    np.testing.assert_array_equal(shots[20].image, np.roll(pattern(20), WIDTH // 4, axis=1))
+    np.testing.assert_array_equal(shots[30].image[: HEIGHT // 2], pattern(30)[: HEIGHT // 2])
+    np.testing.assert_array_equal(shots[30].image[HEIGHT // 2 :], pattern(29)[HEIGHT // 2 :])
+    assert list(bench.faults().values()) == [Fault.STALE_FRAME, Fault.IMAGE_SHIFTED, Fault.IMAGE_TORN]
+
+
+def test_registers_may_be_slow_or_time_out(bench: Bench) -> None:
+    bench.environment(FAULTS="register_slow_at=10x4:30ms, register_timeout_at=30x4:1ms")
+    camera = bench.camera(settings={"SimTriggerLimit": 60})
+    camera.open()
+    took_s: list[float] = []
+
+    def read_on() -> None:
+        for _ in camera.frames():
+            begun = time.monotonic()
+            camera.check()
+            took_s.append(time.monotonic() - begun)
+
+    with pytest.raises(CameraError, match=r"camera c is lost: .*the camera does not answer in time"):
+        read_on()
+    assert max(took_s) >= 0.03
+    until = time.monotonic() + 3
+    while bench.log().size < 40:  # it answers again, and can be closed
+        assert time.monotonic() < until
+        time.sleep(0.002)
+    assert {kind for kind, _ in struck(bench)} == {"register_slow", "register_timeout"}
+    assert hit_by(bench, Fault.REGISTER_SLOW) == [10, 11, 12, 13]
+
+
+@pytest.mark.parametrize(
+    ("plan", "told"),
+    [
+        ("open_busy_at=1x2", "cannot be opened"),
+        ("xml_broken_at=1x2", "cannot be opened"),
+        ("unlisted_at=1x2", "no camera at all answers"),
+        ("start_fail_at=1x2", "the stream does not start"),
+        ("exposure_rejected_at=1x2", "ExposureTime: 150.0 was written, 75.0 is read back"),
+    ],
+)
+def test_a_camera_that_refuses_twice_is_used_the_third_time(bench: Bench, plan: str, told: str) -> None:
+    bench.environment(FAULTS=plan)
+
+    def use() -> int:
+        camera = bench.camera(exposure_us=150.0)
+        try:
+            camera.open()
+            return len(take(camera, 5))
+        finally:
+            camera.close()
+
+    for _ in range(2):
+        with pytest.raises(CameraError, match=told):
+            use()
+    assert use() == 5
+    kind = plan.partition("_at")[0]
+    assert struck(bench) == [(kind, 1), (kind, 2)]
+
+
+def test_a_stream_that_does_not_stop_is_closed_all_the_same(bench: Bench) -> None:
+    bench.environment(FAULTS="stop_fail_at=1")
+    for _ in range(2):
+        camera = bench.camera()
+        camera.open()
+        assert len(take(camera, 3)) == 3
+        camera.close()
+    assert struck(bench) == [("stop_fail", 1)]
+
+
+def test_an_output_that_is_not_taken_over_is_an_error(bench: Bench) -> None:
+    bench.environment(FAULTS="output_stuck_at=1")
+    camera = bench.camera()
+    camera.open()
+    with pytest.raises(CameraError, match="UserOutputValue: True was written, False is read back"):
+        camera.write("UserOutputValue", value=True)
+    camera.write("UserOutputValue", value=True)
+    assert struck(bench) == [("output_stuck", 1)]
+
+
+def test_of_two_cameras_with_one_serial_none_is_used(bench: Bench) -> None:
+    bench.environment(CAMERAS="2", FAULTS_1="same_serial_at=1")
+    with pytest.raises(CameraError, match="2 cameras say that their serial is SIM0"):
+        bench.camera(serial="SIM0").open()
+    assert [call.kind for call in read_call_log(bench.folder, 1)] == ["same_serial"]
+    camera = bench.camera(serial="SIM0")
+    assert camera.open().serial == "SIM0"
+
+
+def test_a_leaking_producer_grows(bench: Bench) -> None:
+    def resident() -> int:
+        return psutil.Process().memory_info().rss
+
+    bench.environment(FAULTS="leak_at=10x8")
+    camera = bench.camera(settings={"SimTriggerLimit": 40})
+    camera.open()
+    before = resident()
+    take_until_quiet(camera, 40)
+    assert hit_by(bench, Fault.LEAK) == list(range(10, 18))
+    assert resident() - before > 6 * 4 * 1024 * 1024

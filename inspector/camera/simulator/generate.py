@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from inspector.camera.simulator.nodes import CHUNKS, NODES, REGISTER_BASE, STRING_BASE, STRING_BYTES, STRINGS, Fault, Node
+from inspector.camera.simulator.nodes import (
+    CALL_FAULTS,
+    CHUNKS,
+    DEFAULT_MS,
+    NODES,
+    REGISTER_BASE,
+    STRING_BASE,
+    STRING_BYTES,
+    STRINGS,
+    UNPLANNED,
+    Fault,
+    Node,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -100,8 +112,10 @@ def register_table() -> str:
             f"{str(node.kind == 'float').lower()}, {str(node.access != 'WO').lower()}, {str(node.access != 'RO').lower()}, {str(node.locked).lower()}"
         )
         rows.append(f'    {{"{node.name}", {flags}, {float(node.initial)!r}, {_limit(low, "-9e18")}, {_limit(high, "9e18")}, {{{allowed}}}}},')
-    faults = ",\n".join(f"    FAULT_{fault.name} = {fault.value}u" for fault in Fault)
-    fault_names = "\n".join(f'    {{"{(fault.name or "").lower()}", FAULT_{fault.name}}},' for fault in Fault)
+    faults = ",\n".join(f"    FAULT_{fault.name} = {fault.value}ull" for fault in Fault)
+    fault_names = "\n".join(
+        f'    {{"{(fault.name or "").lower()}", FAULT_{fault.name}, {round(DEFAULT_MS.get(fault, 0.0) * 1e6)}}},' for fault in Fault
+    )
     return "\n".join(
         (
             "// Written by inspector/camera/simulator/generate.py: change nodes.py instead.",
@@ -111,7 +125,8 @@ def register_table() -> str:
             "};",
             f"constexpr uint64_t REGISTER_BASE = {REGISTER_BASE}, STRING_BASE = {STRING_BASE}, STRING_BYTES = {STRING_BYTES};",
             f"constexpr size_t STRING_COUNT = {len(STRINGS)}, CHUNK_COUNT = {len(CHUNKS)}, NODE_COUNT = {len(NODES)};",
-            f"enum Fault : uint32_t {{\n{faults}\n}};",
+            f"enum Fault : uint64_t {{\n{faults}\n}};",
+            f"constexpr uint64_t CALL_FAULTS = {CALL_FAULTS.value}ull, UNPLANNED_FAULTS = {UNPLANNED.value}ull;",
             f"const FaultName FAULT_NAMES[] = {{\n{fault_names}\n}};",
             "",
         )

@@ -22,7 +22,7 @@ CHUNKS = ("ChunkFrameID", "ChunkTimestamp", "ChunkEncoderValue", "ChunkLineStatu
 
 
 class Fault(IntFlag):
-    """What may happen to a trigger; the trigger log carries these bits."""
+    """What may happen: the trigger log carries these bits, the call log the names of those in ``CALL_FAULTS``."""
 
     DROP = 1 << 0
     """The image is lost on its way: a gap in the frame ids."""
@@ -56,6 +56,94 @@ class Fault(IntFlag):
     """No producer was acquiring when the trigger passed (never asked for: it happens)."""
     UNDERRUN = 1 << 16
     """No buffer was queued (never asked for: it happens)."""
+    LOST_SILENT = 1 << 17
+    """No frame from here on, registers answer; only opening it again helps."""
+    EVENT_ERROR = 1 << 18
+    """The next wait for a frame ends with an error."""
+    INCOMPLETE_ALL = 1 << 19
+    """As INCOMPLETE, every frame for a time."""
+    TIMESTAMP_JUMP = 1 << 20
+    """The camera's clock is set forward, and stays so."""
+    TIMESTAMP_BACKWARDS = 1 << 21
+    """The camera's clock is set back, and stays so."""
+    TIMESTAMP_ABSENT = 1 << 22
+    """The buffer has no timestamp."""
+    CHUNK_MISSING = 1 << 23
+    """The buffer has no chunk data."""
+    CHUNK_CORRUPT = 1 << 24
+    """Low bits of all chunk data are wrong."""
+    PAYLOAD_TOO_LARGE = 1 << 25
+    """More came than the buffer holds: its second half is what lay there before; the buffer says so, not that it is incomplete."""
+    SIZE_CHANGE = 1 << 26
+    """The image has half its rows, and the buffer says so."""
+    X_PADDING = 1 << 27
+    """Each row is followed by padding; planned before the acquisition starts."""
+    WRONG_PIXEL_FORMAT = 1 << 28
+    """The buffer says that it is BayerGB8."""
+    MISSED_TRIGGER = 1 << 29
+    """The camera did not see the trigger: no frame, no frame id, and its own count does not advance."""
+    DOUBLE_TRIGGER = 1 << 30
+    """Two exposures of one trigger: two frames and frame ids, one count."""
+    STALE_FRAME = 1 << 31
+    """Shows the image of the trigger five before it."""
+    ENCODER_JUMP = 1 << 32
+    """The encoder is 100 steps further from here on."""
+    ENCODER_ROLLOVER = 1 << 33
+    """The 32-bit encoder rolls over to 0 with this trigger; planned before the camera is made."""
+    ENCODER_REVERSE = 1 << 34
+    """The encoder goes one step back instead of forward."""
+    LINE_BOUNCE = 1 << 35
+    """This trigger is none: the line bounced shortly after the one before it."""
+    IMAGE_SHIFTED = 1 << 36
+    """The image is displaced by a quarter of its width."""
+    IMAGE_TORN = 1 << 37
+    """The lower half is that of the image before it."""
+    LEAK = 1 << 38
+    """The producer keeps 4 MiB for ever."""
+    REGISTER_SLOW = 1 << 39
+    """While this is the last trigger, each access to a register takes longer."""
+    REGISTER_TIMEOUT = 1 << 40
+    """While this is the last trigger, each access to a register fails after a time."""
+    OPEN_BUSY = 1 << 41
+    """Opening is refused: the device is in use."""
+    START_FAIL = 1 << 42
+    """The stream does not start."""
+    STOP_FAIL = 1 << 43
+    """The stream does not stop."""
+    XML_BROKEN = 1 << 44
+    """The second half of the device's description is rubbish while it is open."""
+    EXPOSURE_REJECTED = 1 << 45
+    """Half of the exposure time that is written is taken."""
+    OUTPUT_STUCK = 1 << 46
+    """The user output that is written is not taken over."""
+    UNLISTED = 1 << 47
+    """The device is not there for the life of this library."""
+    SAME_SERIAL = 1 << 48
+    """The device shows its neighbour's serial (0 and 1, 2 and 3, ...) for the life of this library."""
+
+
+UNPLANNED = Fault.ABSENT | Fault.UNDERRUN
+"""Never asked for: they happen."""
+CALL_FAULTS = (
+    Fault.OPEN_BUSY
+    | Fault.START_FAIL
+    | Fault.STOP_FAIL
+    | Fault.XML_BROKEN
+    | Fault.EXPOSURE_REJECTED
+    | Fault.OUTPUT_STUCK
+    | Fault.UNLISTED
+    | Fault.SAME_SERIAL
+)
+"""They hit no triggers but calls, counted from 1 in the device's life: openings, starts, stops, writings, initialisations of the library."""
+DEFAULT_MS = {
+    Fault.TIMESTAMP_JUMP: 10_000.0,
+    Fault.TIMESTAMP_BACKWARDS: 10_000.0,
+    Fault.DOUBLE_TRIGGER: 3.0,
+    Fault.LINE_BOUNCE: 3.0,
+    Fault.REGISTER_SLOW: 50.0,
+    Fault.REGISTER_TIMEOUT: 50.0,
+}
+"""Where no duration is given; 0 for the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +168,7 @@ class Node:
 
 _FORMAT, _ACQUISITION, _COUNTER, _IO = "ImageFormatControl", "AcquisitionControl", "CounterAndTimerControl", "DigitalIOControl"
 _CHUNK, _LAYER, _DEVICE, _SIM, _FAULT = "ChunkDataControl", "TransportLayerControl", "DeviceControl", "SimulationControl", "SimFaultControl"
-_FAULT_ENTRIES = tuple((fault.name or "", index) for index, fault in enumerate(Fault) if fault not in (Fault.ABSENT, Fault.UNDERRUN))
+_FAULT_ENTRIES = tuple((fault.name or "", index) for index, fault in enumerate(Fault) if fault not in UNPLANNED)
 _CHUNK_ENTRIES = tuple((name.removeprefix("Chunk"), index) for index, name in enumerate(CHUNKS))
 
 NODES: tuple[Node, ...] = (
@@ -117,7 +205,7 @@ NODES: tuple[Node, ...] = (
     ),
     Node("Gain", "AnalogControl", "float", "Brightness goes with 10^(dB/20).", 0, 0, 24, unit="dB"),
     Node("CounterSelector", _COUNTER, "enumeration", "The only counter.", entries=(("Counter0", 0),), selects=("CounterValue",)),
-    Node("CounterValue", _COUNTER, "integer", "Triggers since the device was made, seen or not.", access="RO"),
+    Node("CounterValue", _COUNTER, "integer", "Triggers since the device was made, but those that it missed.", access="RO"),
     Node(
         "UserOutputSelector",
         _IO,
@@ -146,11 +234,11 @@ NODES: tuple[Node, ...] = (
     Node("SimFramesDelivered", _SIM, "integer", "Frames handed to the consumer.", access="RO"),
     Node("SimUnderruns", _SIM, "integer", "Frames lost because no buffer was queued.", access="RO"),
     Node("SimFaultSelector", _FAULT, "enumeration", "Which fault SimFaultApply plans.", entries=_FAULT_ENTRIES),
-    Node("SimFaultAt", _FAULT, "integer", "Trigger counter at which it happens; 0: the next.", 0, 0, 2**53),
+    Node("SimFaultAt", _FAULT, "integer", "Trigger (or call) at which it happens; 0: the next trigger.", 0, 0, 2**53),
     Node("SimFaultCount", _FAULT, "integer", "Triggers in a row that it hits.", 1, 1, 2**53),
     Node("SimFaultEvery", _FAULT, "integer", "Instead of once, at every multiple of this; 0: once.", 0, 0, 2**53),
     Node("SimFaultRate", _FAULT, "float", "Instead of once, with this probability per trigger; 0: once.", 0, 0, 1),
-    Node("SimFaultDuration", _FAULT, "float", "Of STALL, LOST, LATE, REORDER, HANG (0: for ever).", 0, 0, 1e9, unit="ms"),
+    Node("SimFaultDuration", _FAULT, "float", "How long, where the fault has a duration; 0: its default.", 0, 0, 1e9, unit="ms"),
     Node("SimFaultApply", _FAULT, "command", "Plans the fault.", access="WO"),
     Node("SimFaultClear", _FAULT, "command", "Forgets every planned fault.", access="WO"),
 )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from inspector.camera.simulator.feed import image_files, read_folder, read_image, write_feed
-from inspector.camera.simulator.log import RECORD, read_trigger_log
+from inspector.camera.simulator.log import RECORD, CallFault, read_call_log, read_trigger_log
 from inspector.contract.errors import DataError
 
 
@@ -68,6 +68,9 @@ def test_folders_without_images_and_damaged_images_are_data_errors(tmp_path: Pat
 
 def test_the_log_leaves_out_a_record_that_is_being_written(tmp_path: Path) -> None:
     assert read_trigger_log(tmp_path).size == 0
-    record = np.array([(7, 123, 2, 5)], RECORD)
-    (tmp_path / "camera1.log").write_bytes(record.tobytes() + b"\0" * 10)
-    assert read_trigger_log(tmp_path, 1).tolist() == [(7, 123, 2, 5)]
+    record = np.array([(7, 123, 5, -9, 2, 6)], RECORD)
+    (tmp_path / "camera1.v2.log").write_bytes(record.tobytes() + b"\0" * 10)
+    assert read_trigger_log(tmp_path, 1).tolist() == [(7, 123, 5, -9, 2, 6)]
+    assert read_call_log(tmp_path, 1) == []
+    (tmp_path / "camera1.calls").write_text("55 open_busy 3\n66 start_f")
+    assert read_call_log(tmp_path, 1) == [CallFault(55, "open_busy", 3)]

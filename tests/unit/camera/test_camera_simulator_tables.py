@@ -9,7 +9,7 @@ import pytest
 from genicam import genapi, gentl
 
 from inspector.camera.simulator import generate
-from inspector.camera.simulator.nodes import CHUNKS, NODES, STRINGS, Fault
+from inspector.camera.simulator.nodes import CALL_FAULTS, CHUNKS, DEFAULT_MS, NODES, STRINGS, UNPLANNED, Fault
 
 ROOT = Path(__file__).resolve().parents[3]
 HEADER = ROOT / "inspector" / "camera" / "simulator" / "src" / "gentl.h"
@@ -58,6 +58,20 @@ def test_written_includes_are_complete(tmp_path: Path) -> None:
     table = (tmp_path / "nodes.inc").read_text(encoding="utf-8")
     assert table.count('    {"') >= len(NODES)
     assert f"NODE_COUNT = {len(NODES)}" in table
+
+
+def test_faults_of_calls_and_of_triggers_are_kept_apart_and_durations_belong_to_faults() -> None:
+    assert not CALL_FAULTS & UNPLANNED
+    assert not [fault for fault in DEFAULT_MS if fault in CALL_FAULTS]
+    table = generate.register_table()
+    assert f"CALL_FAULTS = {int(CALL_FAULTS)}ull" in table
+    assert '{"line_bounce", FAULT_LINE_BOUNCE, 3000000}' in table
+
+
+def test_the_docs_give_every_bit_of_the_trigger_log() -> None:
+    text = (ROOT / "docs" / "camera.md").read_text(encoding="utf-8")
+    told = {name: int(bit) for name, bit in re.findall(r"^\| `(\w+)` \| (\d+) \|", text, re.MULTILINE)}
+    assert told == {(fault.name or "").lower(): fault.bit_length() - 1 for fault in Fault if fault not in CALL_FAULTS}
 
 
 @pytest.mark.parametrize("name", [node.name for node in NODES if node.name.startswith("Sim")] + [(fault.name or "").lower() for fault in Fault])

@@ -13,7 +13,6 @@ constexpr int64_t FREE_RUN_SLACK_NS = 100'000'000;  // further behind than this,
 
 Camera::Camera(const CameraConfig& config)
     : id("inspector-simulator-" + std::to_string(config.index)),
-      serial("SIM" + std::to_string(config.index)),
       index(config.index),
       feed(config.feed),
       store(config.state_folder, config.index),
@@ -41,8 +40,23 @@ void Camera::reset_registers() {
 
 // ---- life ----------------------------------------------------------------------------------------------------------------
 
+void Camera::initialise() {
+    const uint64_t number = ++store->initialised;
+    listed_ = !strikes(FAULT_UNLISTED, number);
+    other_serial_ = strikes(FAULT_SAME_SERIAL, number);
+}
+
+std::string Camera::serial() const { return "SIM" + std::to_string(other_serial_ ? index ^ 1u : index); }
+
+bool Camera::strikes(uint64_t fault, uint64_t number) {
+    if (!(plan.at(number).flags & fault)) return false;
+    for (const auto& known : FAULT_NAMES)
+        if (known.bit == fault) store.note(known.name, number);
+    return true;
+}
+
 bool Camera::present() {
-    if (now_ns() < store->lost_until_ns) return false;
+    if (!listed_ || now_ns() < store->lost_until_ns) return false;
     if (power_cycled && !opened) {  // while an old handle is open it stays dead
         power_cycled = false;
         reset_registers();
@@ -52,11 +66,16 @@ bool Camera::present() {
 
 void Camera::open() {
     if (opened) throw Error(GC_ERR_RESOURCE_IN_USE, "the camera is open already");
+    const uint64_t number = ++store->openings;
+    if (strikes(FAULT_OPEN_BUSY, number)) throw Error(GC_ERR_RESOURCE_IN_USE, "the camera is in use elsewhere");
     if (!store.lock()) throw Error(GC_ERR_RESOURCE_IN_USE, "another process has the camera open");
     store.refresh();
     opened = true;
     dead = acquiring = false;
-    stalled_until_ns = hung_until_ns = 0;
+    xml_broken = strikes(FAULT_XML_BROKEN, number);
+    stalled_until_ns = hung_until_ns = silent_until_ns = incomplete_until_ns = 0;
+    event_errors = 0;
+    bounce_ns_ = NEVER_NS;
     last_number = NO_NUMBER;
     pass_unseen(now_ns());
 }
@@ -76,9 +95,21 @@ void Camera::answer(std::unique_lock<std::mutex>& lock) {
     if (dead) throw Error(GC_ERR_IO, "the camera does not answer");
 }
 
+void Camera::delay_access(std::unique_lock<std::mutex>& lock) {
+    const FaultHit hit = plan.at(store->counter);
+    const uint64_t fault = hit.flags & FAULT_REGISTER_TIMEOUT ? FAULT_REGISTER_TIMEOUT : hit.flags & FAULT_REGISTER_SLOW;
+    if (!fault || !store->counter) return;
+    strikes(fault, store->counter);
+    lock.unlock();
+    std::this_thread::sleep_for(std::chrono::nanoseconds(hit.lasts_ns(fault)));
+    lock.lock();
+    if (fault == FAULT_REGISTER_TIMEOUT) throw Error(GC_ERR_TIMEOUT, "the camera does not answer in time");
+    if (dead) throw Error(GC_ERR_IO, "the camera does not answer");
+}
+
 int64_t Camera::clock(int64_t host_ns) const {
     const double drift = static_cast<double>(host_ns - store->created_ns) * config_.clock_ppm * 1e-6;
-    return host_ns + config_.clock_offset_ns + std::llround(drift);
+    return host_ns + config_.clock_offset_ns + store->clock_shift_ns + std::llround(drift);
 }
 
 // ---- the line ------------------------------------------------------------------------------------------------------------
@@ -112,15 +143,30 @@ void Camera::pass_unseen(int64_t until_ns) {
         count(at, image_index(store->counter), at < store->lost_until_ns ? FAULT_LOST : FAULT_ABSENT);
 }
 
-void Camera::count(int64_t time_ns, uint64_t image, uint32_t flags) {
-    store.append({store->counter + 1, time_ns, static_cast<uint32_t>(image), flags});
+void Camera::count(int64_t time_ns, uint64_t image, uint64_t flags) {
+    const uint64_t counter = store->counter + 1;
+    const int64_t position = encoder(counter) + (flags & FAULT_LINE_BOUNCE ? 1 : 0);
+    store.append({counter, time_ns, flags, position, static_cast<uint32_t>(image), static_cast<uint32_t>(own_count() + 1)});
+}
+
+bool Camera::take_bounce() {
+    const bool bounced = bounced_;
+    bounced_ = false;
+    return bounced;
+}
+
+int64_t Camera::encoder(uint64_t counter) const {
+    const int64_t step = whole(Node::SimEncoderStep);
+    const int64_t position = static_cast<int64_t>(counter) * step + store->encoder_offset;
+    const uint64_t rollover_at = plan.at_once(FAULT_ENCODER_ROLLOVER);
+    return rollover_at ? (position - static_cast<int64_t>(rollover_at) * step) & 0xFFFFFFFF : position;
 }
 
 int64_t Camera::next_trigger_ns() {
     switch (trigger_mode()) {
         case TriggerMode::LINE:
             if (!store->line_running && whole(Node::SimLineAutoStart)) line_start(now_ns());
-            return line_next_ns();
+            return exhausted() ? NEVER_NS : std::min(bounce_ns_, line_next_ns());
         case TriggerMode::SOFTWARE:
             return software_triggers_.empty() ? NEVER_NS : software_triggers_.front();
         case TriggerMode::FREE:
@@ -131,6 +177,12 @@ int64_t Camera::next_trigger_ns() {
 
 void Camera::trigger_taken(int64_t time_ns) {
     const auto mode = trigger_mode();
+    if (mode == TriggerMode::LINE && time_ns == bounce_ns_) {  // one trigger more, and those of the parts come when they would have
+        bounce_ns_ = NEVER_NS;
+        bounced_ = true;
+        ++store->line_base;
+        store->encoder_offset -= whole(Node::SimEncoderStep);
+    }
     if (mode == TriggerMode::SOFTWARE && !software_triggers_.empty()) software_triggers_.pop_front();
     if (mode == TriggerMode::FREE) {
         const auto period = static_cast<int64_t>(1e9 / real(Node::AcquisitionFrameRate));
@@ -150,7 +202,7 @@ void Camera::start_acquisition() {
     software_triggers_.clear();
     last_frame_id = 0;
     next_frame_id = 1;
-    const uint64_t wrap_at = plan.wrap_at();
+    const uint64_t wrap_at = plan.at_once(FAULT_WRAP);
     short_ids = wrap_at > store->counter + 1;
     if (short_ids) next_frame_id = 65536 - (wrap_at - store->counter - 1) % 65535;  // so that wrap_at's frame has id 1
     acquiring = true;
@@ -161,6 +213,11 @@ void Camera::start_acquisition() {
 size_t Camera::line_bytes() const {
     const auto pixel = bytes_per_pixel(static_cast<uint32_t>(whole(Node::PixelFormat)));
     return static_cast<size_t>(whole(Node::Width)) * pixel + static_cast<size_t>(whole(Node::SimLinePadding));
+}
+
+size_t Camera::payload_bytes() const {
+    const size_t padding = plan.has(FAULT_X_PADDING) ? PADDING_BYTES * static_cast<size_t>(whole(Node::Height)) : 0;
+    return image_bytes() + padding + 8 * chunk_ids().size();
 }
 
 std::vector<uint32_t> Camera::chunk_ids() const {
@@ -186,9 +243,9 @@ Cell Camera::read(Node node) {
         case Node::ChunkEnable: value.whole = chunk_enabled_[static_cast<size_t>(whole(Node::ChunkSelector))]; break;
         case Node::CounterValue:
             if (!acquiring) pass_unseen(now_ns());
-            value.whole = static_cast<int64_t>(store->counter);
+            value.whole = static_cast<int64_t>(own_count());
             break;
-        case Node::EncoderValue: value.whole = static_cast<int64_t>(store->counter) * whole(Node::SimEncoderStep); break;
+        case Node::EncoderValue: value.whole = encoder(store->counter); break;
         case Node::LineStatusAll: value.whole = static_cast<int64_t>(line_status()); break;
         case Node::PayloadSize: value.whole = static_cast<int64_t>(payload_bytes()); break;
         case Node::SimFramesDelivered: value.whole = static_cast<int64_t>(frames_delivered); break;
@@ -208,13 +265,14 @@ void Camera::write(Node node, Cell value) {
     if (info.locked && whole(Node::TLParamsLocked)) throw Error(GC_ERR_ACCESS_DENIED, std::string(info.name) + " is locked");
     switch (node) {
         case Node::UserOutputValue: {
+            if (strikes(FAULT_OUTPUT_STUCK, ++store->outputs_written)) return;
             const uint64_t bit = uint64_t{1} << whole(Node::UserOutputSelector);
             store->outputs = value.whole ? store->outputs | bit : store->outputs & ~bit;
             return;
         }
         case Node::ChunkEnable: chunk_enabled_[static_cast<size_t>(whole(Node::ChunkSelector))] = value.whole != 0; return;
         case Node::ExposureTime:
-            value.real = std::round(value.real);
+            value.real = std::round(strikes(FAULT_EXPOSURE_REJECTED, ++store->exposures_written) ? std::max(1.0, value.real / 2) : value.real);
             cell(Node::AcquisitionFrameRate).real = std::min(real(Node::AcquisitionFrameRate), 1e6 / value.real);
             break;
         case Node::AcquisitionFrameRate: value.real = std::min(value.real, 1e6 / real(Node::ExposureTime)); break;
@@ -256,7 +314,7 @@ void Camera::write_command(Node node) {
 
 void Camera::apply_fault() {
     FaultRule rule;
-    rule.fault = 1u << whole(Node::SimFaultSelector);
+    rule.fault = uint64_t{1} << whole(Node::SimFaultSelector);
     rule.every = static_cast<uint64_t>(whole(Node::SimFaultEvery));
     rule.rate = real(Node::SimFaultRate);
     rule.count = static_cast<uint64_t>(whole(Node::SimFaultCount));
@@ -268,7 +326,7 @@ void Camera::apply_fault() {
 
 void Camera::read_register(uint64_t address, void* data, size_t* size) {
     if (address >= STRING_BASE && address < STRING_BASE + STRING_BYTES * STRING_COUNT) {
-        const std::string texts[STRING_COUNT] = {"inspector", "SimulatedCamera", serial, "1.0"};
+        const std::string texts[STRING_COUNT] = {"inspector", "SimulatedCamera", serial(), "1.0"};
         std::memset(data, 0, *size);
         const auto& text = texts[(address - STRING_BASE) / STRING_BYTES];
         std::memcpy(data, text.data(), std::min(*size, text.size()));

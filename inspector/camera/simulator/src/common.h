@@ -36,7 +36,8 @@ struct NodeInfo {
 };
 struct FaultName {
     const char* name;
-    uint32_t bit;
+    uint64_t bit;
+    int64_t default_ns;  // where no duration is given
 };
 #include "nodes.inc"
 

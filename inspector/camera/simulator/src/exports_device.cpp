@@ -23,9 +23,9 @@ void device_info(Camera& camera, COMMAND command, const Answer& answer) {
         case DEVICE_INFO_VENDOR: return answer.text("inspector");
         case DEVICE_INFO_MODEL: return answer.text("SimulatedCamera");
         case DEVICE_INFO_TLTYPE: return answer.text("Custom");
-        case DEVICE_INFO_DISPLAYNAME: return answer.text("Simulated camera " + camera.serial);
+        case DEVICE_INFO_DISPLAYNAME: return answer.text("Simulated camera " + camera.serial());
         case DEVICE_INFO_USER_DEFINED_NAME: return answer.text("");
-        case DEVICE_INFO_SERIAL_NUMBER: return answer.text(camera.serial);
+        case DEVICE_INFO_SERIAL_NUMBER: return answer.text(camera.serial());
         case DEVICE_INFO_VERSION: return answer.text("1.0");
         case DEVICE_INFO_TIMESTAMP_FREQUENCY: return answer.u64(1'000'000'000);
         case DEVICE_INFO_ACCESS_STATUS: {

@@ -63,10 +63,14 @@ void read_port(HANDLE handle, uint64_t address, void* data, size_t* size) {
     if (address >= XML_ADDRESS && address < XML_ADDRESS + length) {
         *size = std::min(*size, static_cast<size_t>(XML_ADDRESS + length - address));
         std::memcpy(data, XML + (address - XML_ADDRESS), *size);
+        const std::lock_guard<std::mutex> lock(camera.mutex);
+        for (size_t i = 0; camera.xml_broken && i < *size; ++i)
+            if (address - XML_ADDRESS + i >= length / 2) static_cast<char*>(data)[i] = '#';
         return;
     }
     std::unique_lock<std::mutex> lock(camera.mutex);
     camera.answer(lock);
+    camera.delay_access(lock);
     camera.read_register(address, data, size);
 }
 
@@ -75,6 +79,7 @@ void write_port(HANDLE handle, uint64_t address, const void* data, const size_t*
     Camera& camera = library().handles.get<RemotePort>(handle, Kind::REMOTE_DEVICE).camera;
     std::unique_lock<std::mutex> lock(camera.mutex);
     camera.answer(lock);
+    camera.delay_access(lock);
     camera.write_register(address, data, *size);
 }
 
@@ -204,7 +209,7 @@ GENTL_EXPORT GC_ERROR EventGetData(HANDLE handle, void* data, size_t* size, uint
         Camera& camera = stream.camera;
         if (!data || !size || *size < sizeof(EVENT_NEW_BUFFER_DATA)) throw Error(GC_ERR_BUFFER_TOO_SMALL, "the event needs 16 bytes");
         std::unique_lock<std::mutex> lock(camera.mutex);
-        const auto woken = [&] { return !stream.output.empty() || event.killed || now_ns() < camera.hung_until_ns; };
+        const auto woken = [&] { return !stream.output.empty() || event.killed || camera.event_errors || now_ns() < camera.hung_until_ns; };
         if (timeout_ms == UINT64_MAX)
             camera.delivered.wait(lock, woken);
         else
@@ -213,6 +218,10 @@ GENTL_EXPORT GC_ERROR EventGetData(HANDLE handle, void* data, size_t* size, uint
         if (event.killed) {
             event.killed = false;
             throw Error(GC_ERR_ABORT, "the wait was called off");
+        }
+        if (camera.event_errors) {
+            --camera.event_errors;
+            throw Error(GC_ERR_IO, "the wait for a frame failed");
         }
         if (stream.output.empty()) throw Error(GC_ERR_TIMEOUT, "no frame in time");
         Buffer* buffer = stream.output.front();

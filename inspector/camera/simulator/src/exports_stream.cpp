@@ -44,7 +44,9 @@ void buffer_info(const Buffer& buffer, COMMAND command, const Answer& answer) {
         case BUFFER_INFO_SIZE: return answer.length(buffer.size);
         case BUFFER_INFO_USER_PTR: return answer.pointer(buffer.user);
         case BUFFER_INFO_TIMESTAMP:
-        case BUFFER_INFO_TIMESTAMP_NS: return answer.u64(static_cast<uint64_t>(buffer.timestamp_ns));
+        case BUFFER_INFO_TIMESTAMP_NS:
+            if (!buffer.stamped) not_available("a timestamp of this buffer");
+            return answer.u64(static_cast<uint64_t>(buffer.timestamp_ns));
         case BUFFER_INFO_NEW_DATA: return answer.flag(buffer.fresh);
         case BUFFER_INFO_IS_QUEUED: return answer.flag(buffer.place == Buffer::Place::INPUT || buffer.place == Buffer::Place::OUTPUT);
         case BUFFER_INFO_IS_ACQUIRING: return answer.flag(buffer.place == Buffer::Place::CAMERA);
@@ -67,7 +69,7 @@ void buffer_info(const Buffer& buffer, COMMAND command, const Answer& answer) {
         case BUFFER_INFO_PIXELFORMAT_NAMESPACE: return answer.u64(PIXELFORMAT_NAMESPACE_PFNC_32BIT);
         case BUFFER_INFO_DELIVERED_CHUNKPAYLOADSIZE: return answer.length(8 * buffer.chunk_ids.size());
         case BUFFER_INFO_PIXEL_ENDIANNESS: return answer.i32(PIXELENDIANNESS_LITTLE);
-        case BUFFER_INFO_DATA_LARGER_THAN_BUFFER: return answer.flag(false);
+        case BUFFER_INFO_DATA_LARGER_THAN_BUFFER: return answer.flag(buffer.overflown);
         case BUFFER_INFO_CONTAINS_CHUNKDATA: return answer.flag(!buffer.chunk_ids.empty());
         default: not_available("this information of the buffer");
     }
@@ -153,7 +155,14 @@ GENTL_EXPORT GC_ERROR DSStartAcquisition(HANDLE handle, COMMAND, uint64_t) {
     return guarded([&] { stream_of(handle).start(); });
 }
 GENTL_EXPORT GC_ERROR DSStopAcquisition(HANDLE handle, COMMAND) {
-    return guarded([&] { stream_of(handle).stop(); });
+    return guarded([&] {
+        Stream& stream = stream_of(handle);
+        {
+            const std::lock_guard<std::mutex> lock(stream.camera.mutex);
+            if (stream.camera.strikes(FAULT_STOP_FAIL, ++stream.camera.store->stops)) throw Error(GC_ERR_IO, "the stream does not stop");
+        }
+        stream.stop();
+    });
 }
 GENTL_EXPORT GC_ERROR DSGetInfo(HANDLE handle, COMMAND command, INFO_DATATYPE* type, void* buffer, size_t* size) {
     return guarded([&] { stream_info(stream_of(handle), command, {type, buffer, size}); });

@@ -6,8 +6,10 @@
 namespace sim {
 namespace {
 
+constexpr uint64_t ONCE = FAULT_WRAP | FAULT_ENCODER_ROLLOVER;  // the numbers before them lead up to them
+
 // SplitMix64: one well-mixed number in [0, 1) per seed, fault and counter.
-double chance(uint64_t seed, uint32_t fault, uint64_t counter) {
+double chance(uint64_t seed, uint64_t fault, uint64_t counter) {
     uint64_t z = seed * 0x9E3779B97F4A7C15ull + fault * 0xD1B54A32D192ED03ull + counter * 0x8CB92BA72F3D8DD7ull;
     for (int round = 0; round < 2; ++round) {
         z += 0x9E3779B97F4A7C15ull;
@@ -40,7 +42,7 @@ uint64_t parse_count(const std::string& item, const std::string& text) {
     if (text.empty() || !std::all_of(text.begin(), text.end(), [](unsigned char c) { return std::isdigit(c); }))
         refuse(item, "'" + text + "' is no whole number");
     const uint64_t value = std::stoull(text);
-    if (value == 0) refuse(item, "0 is not allowed: triggers are counted from 1");
+    if (value == 0) refuse(item, "0 is not allowed: triggers and calls are counted from 1");
     return value;
 }
 
@@ -50,7 +52,7 @@ FaultRule parse_item(const std::string& item) {
     FaultRule rule;
     const std::string kind = item.substr(0, score), mode = item.substr(score + 1, equals - score - 1);
     for (const auto& known : FAULT_NAMES)
-        if (kind == known.name && !(known.bit & (FAULT_ABSENT | FAULT_UNDERRUN))) rule.fault = known.bit;
+        if (kind == known.name && !(known.bit & UNPLANNED_FAULTS)) rule.fault = known.bit;
     if (!rule.fault) refuse(item, "no fault is called '" + kind + "'");
     std::string value = item.substr(equals + 1);
     if (const size_t colon = value.find(':'); colon != std::string::npos) {
@@ -90,30 +92,38 @@ void FaultPlan::parse(const std::string& text) {
 }
 
 void FaultPlan::add(const FaultRule& rule) {
-    if (rule.fault == FAULT_WRAP && rule.at == 0) throw Error(GC_ERR_INVALID_VALUE, "fault 'wrap' happens once: write wrap_at=N");
-    rules_.push_back(rule);
+    for (const auto& known : FAULT_NAMES) {
+        if (known.bit != rule.fault) continue;
+        if (known.bit & ONCE && rule.at == 0)
+            throw Error(GC_ERR_INVALID_VALUE, std::string("fault '") + known.name + "' happens once: write " + known.name + "_at=N");
+        rules_.push_back(rule);
+        if (rule.duration_ns == 0) rules_.back().duration_ns = known.default_ns;
+    }
 }
 
-FaultHit FaultPlan::at(uint64_t counter) const {
+FaultHit FaultPlan::at(uint64_t number) const {
     FaultHit hit;
     for (const auto& rule : rules_) {
-        const bool hits = rule.every ? counter % rule.every == 0
-                          : rule.rate > 0 ? chance(seed_, rule.fault, counter) < rule.rate
-                                          : counter >= rule.at && counter - rule.at < rule.count;
+        const bool hits = rule.every ? number % rule.every == 0
+                          : rule.rate > 0 ? chance(seed_, rule.fault, number) < rule.rate
+                                          : number >= rule.at && number - rule.at < rule.count;
         if (!hits) continue;
         hit.flags |= rule.fault;
-        if (rule.fault == FAULT_STALL) hit.stall_ns = rule.duration_ns;
-        if (rule.fault == FAULT_LOST) hit.lost_ns = rule.duration_ns;
-        if (rule.fault & (FAULT_LATE | FAULT_REORDER)) hit.late_ns = rule.duration_ns;
-        if (rule.fault == FAULT_HANG) hit.hang_ns = rule.duration_ns;
+        hit.durations_ns[static_cast<size_t>(__builtin_ctzll(rule.fault))] = rule.duration_ns;
     }
     return hit;
 }
 
-uint64_t FaultPlan::wrap_at() const {
+uint64_t FaultPlan::at_once(uint64_t fault) const {
     for (const auto& rule : rules_)
-        if (rule.fault == FAULT_WRAP) return rule.at;
+        if (rule.fault == fault) return rule.at;
     return 0;
+}
+
+bool FaultPlan::has(uint64_t fault) const {
+    for (const auto& rule : rules_)
+        if (rule.fault == fault) return true;
+    return false;
 }
 
 }  // namespace sim

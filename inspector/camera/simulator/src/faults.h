@@ -1,21 +1,24 @@
-// Which faults hit which trigger. The answer depends only on the plan, the seed and the trigger's counter, so that a run can be
-// repeated, and a fault that killed the process does not come again after the restart: its counter has passed.
+// Which faults hit which trigger, or which call. The answer depends only on the plan, the seed and the number of the trigger or
+// call, so that a run can be repeated, and a fault that killed the process does not come again after the restart: its number has passed.
 #pragma once
 #include "common.h"
+#include <array>
 
 namespace sim {
 
 struct FaultRule {
-    uint32_t fault = 0;
-    uint64_t at = 0, count = 1;  // hits counters at .. at + count - 1
+    uint64_t fault = 0;
+    uint64_t at = 0, count = 1;  // hits numbers at .. at + count - 1
     uint64_t every = 0;          // or every multiple of this
     double rate = 0;             // or each with this probability
     int64_t duration_ns = 0;
 };
 
 struct FaultHit {
-    uint32_t flags = 0;
-    int64_t stall_ns = 0, lost_ns = 0, late_ns = 0, hang_ns = 0;  // hang_ns 0: for ever
+    uint64_t flags = 0;
+    std::array<int64_t, 64> durations_ns{};  // by bit
+
+    int64_t lasts_ns(uint64_t fault) const { return durations_ns[static_cast<size_t>(__builtin_ctzll(fault))]; }
 };
 
 class FaultPlan {
@@ -26,8 +29,9 @@ public:
     void set_seed(uint64_t seed) { seed_ = seed; }
     void add(const FaultRule& rule);
     void clear() { rules_.clear(); }
-    FaultHit at(uint64_t counter) const;
-    uint64_t wrap_at() const;  // counter of the planned wrap; 0: none
+    FaultHit at(uint64_t number) const;
+    uint64_t at_once(uint64_t fault) const;  // the trigger for which a fault that happens once is planned; 0: none
+    bool has(uint64_t fault) const;
 
 private:
     std::vector<FaultRule> rules_;

@@ -93,6 +93,10 @@ void Library::open() {
             cameras = std::move(fresh);
             configured_by = wanted;
         }
+        for (auto& camera : cameras) {
+            const std::lock_guard<std::mutex> camera_lock(camera->mutex);
+            camera->initialise();
+        }
     } catch (const Error& error) {  // told by TLOpen: consumers close a library that does not open, and its reason with it
         cameras.clear();
         problem = error.what();

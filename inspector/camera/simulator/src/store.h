@@ -12,14 +12,20 @@ struct DeviceState {
     int64_t line_epoch_ns;
     double line_rate_hz;
     uint64_t outputs;
+    int64_t missed;            // triggers that the camera did not see: its own count is less by so many
+    int64_t encoder_offset;    // what slipped, beyond the steps from trigger to trigger
+    int64_t clock_shift_ns;    // what the camera's clock was set by
+    uint64_t initialised, openings, starts, stops, exposures_written, outputs_written;  // calls, for the faults that hit calls
 };
 
 struct TriggerRecord {
     uint64_t counter;
     int64_t host_ns;
-    uint32_t image, flags;
+    uint64_t flags;
+    int64_t encoder;
+    uint32_t image, camera_count;  // camera_count: the trigger's number as the camera counts, 32 bits of it
 };
-static_assert(sizeof(TriggerRecord) == 24, "log.py reads this layout");
+static_assert(sizeof(TriggerRecord) == 40, "log.py reads this layout");
 
 class DeviceStore {
 public:
@@ -31,6 +37,8 @@ public:
     DeviceState* operator->() const { return state_; }
     // Counts and logs. The log is written first: after a death between the two the log says what the counter is.
     void append(const TriggerRecord& record);
+    // One line in the call log: a fault that hit a call.
+    void note(const char* kind, uint64_t number);
     // Exclusive use between processes; false: another process has the device open.
     bool lock();
     void unlock();
@@ -40,7 +48,7 @@ public:
 private:
     DeviceState memory_{};
     DeviceState* state_ = &memory_;
-    int state_fd_ = -1, log_fd_ = -1;
+    int state_fd_ = -1, log_fd_ = -1, calls_fd_ = -1;
 };
 
 }  // namespace sim

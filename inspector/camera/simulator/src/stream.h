@@ -14,7 +14,7 @@ struct Buffer {
     size_t size = 0;
     void* user = nullptr;
     enum class Place { CONSUMER, INPUT, CAMERA, OUTPUT } place = Place::CONSUMER;
-    bool fresh = false, incomplete = false;
+    bool fresh = false, incomplete = false, overflown = false, stamped = true;
     uint64_t frame_id = 0;
     int64_t timestamp_ns = 0;
     uint32_t width = 0, height = 0, pixel_format = MONO8, padding = 0;
@@ -55,10 +55,20 @@ private:
     };
 
     void run();
+    struct Exposure {
+        int64_t trigger_ns;
+        uint64_t number, id, flags;
+        uint32_t shift;  // pixels that the part has moved on
+        int64_t encoder;
+    };
+
     void expose(std::unique_lock<std::mutex>& lock, int64_t trigger_ns);
-    uint32_t effects(int64_t trigger_ns, FaultHit& hit);
-    uint64_t frame_id(uint32_t flags);
-    void fill(std::unique_lock<std::mutex>& lock, Buffer& target, int64_t trigger_ns, uint64_t number, uint64_t id, uint32_t flags);
+    uint64_t effects(int64_t trigger_ns, const FaultHit& hit, bool bounce);
+    uint64_t with_images(uint64_t flags, uint64_t counter) const;
+    void slip(uint64_t flags, const FaultHit& hit);
+    uint64_t frame_id(uint64_t flags);
+    Buffer* take_buffer();
+    void fill(std::unique_lock<std::mutex>& lock, Buffer& target, const Exposure& what);
     void schedule(Buffer* buffer, int64_t due_ns, bool overtaken);
     void deliver_until(int64_t time_ns);
 
