@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import struct
 import time
 from dataclasses import dataclass
@@ -9,8 +11,15 @@ from typing import Final
 
 import zmq
 
-_EVENTS: Final = zmq.Event.HANDSHAKE_FAILED_NO_DETAIL | zmq.Event.HANDSHAKE_FAILED_PROTOCOL | zmq.Event.ACCEPT_FAILED
-_MOST_PER_S = 1000
+_KINDS: Final = {
+    zmq.Event.ACCEPTED: "connections",
+    zmq.Event.HANDSHAKE_SUCCEEDED: "admitted",
+    zmq.Event.DISCONNECTED: "ended",
+    zmq.Event.ACCEPT_FAILED: "not_accepted",
+}
+_FAILED: Final = zmq.Event.HANDSHAKE_FAILED_PROTOCOL
+_EVENTS: Final = functools.reduce(operator.or_, _KINDS) | _FAILED
+_MOST_PER_S = 2000
 _EVENT = struct.Struct("=HI")
 _NO_KEY, _OTHER_STATION = 0x11000002, 0x11000001
 """ZeroMQ's ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH and ZMQ_PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC."""
@@ -18,15 +27,24 @@ _NO_KEY, _OTHER_STATION = 0x11000002, 0x11000001
 
 @dataclass(slots=True)
 class KnockCounts:
-    """Handshakes that failed before a key was shown. At least so many: beyond 1,000 per second they are not listened for."""
+    """What became of connections. At least so many: of more than 2,000 events in one second the rest is not listened to."""
 
+    connections: int = 0
+    admitted: int = 0
+    """Came through their handshake."""
+    ended: int = 0
+    """By either side: refused, gone, cut off, oversized or broken messages."""
     no_key: int = 0
+    """Spoke without encryption."""
     other_station: int = 0
     """Encrypted, but for another public key than the station's."""
-    garbage: int = 0
-    """No ZeroMQ, or broken off; a client that goes away in the middle of its handshake is among them."""
     not_accepted: int = 0
     """The process has no file descriptor left for a connection."""
+
+    @property
+    def refused(self) -> int:
+        """Connections that did not come through: no ZeroMQ, no key, a wrong one; those just in their handshake are among them."""
+        return max(0, self.connections - self.admitted)
 
 
 class Doorbell:
@@ -83,14 +101,11 @@ class Doorbell:
 
     def _count(self, frame: bytes) -> None:
         event, value = _EVENT.unpack(frame[: _EVENT.size])
-        if event == zmq.Event.ACCEPT_FAILED:
-            self.counts.not_accepted += 1
-        elif event == zmq.Event.HANDSHAKE_FAILED_PROTOCOL and value == _NO_KEY:
-            self.counts.no_key += 1
-        elif event == zmq.Event.HANDSHAKE_FAILED_PROTOCOL and value == _OTHER_STATION:
-            self.counts.other_station += 1
-        elif event in {zmq.Event.HANDSHAKE_FAILED_PROTOCOL, zmq.Event.HANDSHAKE_FAILED_NO_DETAIL}:
-            self.counts.garbage += 1
+        name = _KINDS.get(zmq.Event(event))
+        if event == _FAILED:
+            name = {_NO_KEY: "no_key", _OTHER_STATION: "other_station"}.get(value)
+        if name is not None:
+            setattr(self.counts, name, getattr(self.counts, name) + 1)
         second = int(time.monotonic())
         self._heard = self._heard + 1 if second == self._second else 1
         self._second = second
