@@ -15,12 +15,18 @@ from collections import OrderedDict
 from itertools import count
 from typing import TYPE_CHECKING
 
-from inspector.contract.records import LateResult, Outcome, Proposal, Reason
-from inspector.line.parts import REASON_TEXT, Books, Closing, Opened, OpenPart, PastPart, StreamCount, closed_view, worst
+import msgspec
+
+from inspector.contract.records import Event, EventLevel, LateResult, Outcome, Proposal, Reason
+from inspector.line.announced import Announcements
+from inspector.line.expectations import plan
+from inspector.line.parts import REASON_TEXT, Books, Closing, Opened, OpenPart, PastPart, StreamCount, closed
+from inspector.line.settings import Announcing
 
 if TYPE_CHECKING:
     from inspector.contract.records import View
     from inspector.contract.requests import Announce
+    from inspector.line.announced import Doubled
     from inspector.line.parts import Item
     from inspector.line.streams import Streams
 
@@ -34,26 +40,32 @@ class Ledger:
     Not thread-safe: one thread owns it. ``now_ns`` is the caller's monotonic clock and must not go back.
     """
 
-    def __init__(self, streams: Streams) -> None:
-        """Books for every stream of ``streams``, empty."""
+    def __init__(self, streams: Streams, announcing: Announcing | None = None) -> None:
+        """Books for every stream of ``streams``, empty; without ``announcing`` no part can be announced."""
         self._streams = streams
+        self._rules = announcing or Announcing()
         self._books = {name: Books() for name in streams.names}
+        self._open: dict[OpenPart, None] = {}
         self._by_ticket: dict[int, OpenPart] = {}
-        self._by_id: dict[str, list[OpenPart]] = {}
-        """Open parts of the group by part id."""
+        self._by_id: dict[tuple[str, str], list[OpenPart]] = {}
+        """Open parts by stream and part id."""
         self._heap: list[tuple[int, int, OpenPart]] = []
+        self._holds: list[tuple[int, int, OpenPart]] = []
+        """Proposals that wait: until when, ticket, part."""
         self._order = count()
         self._past_views: OrderedDict[int, tuple[str, int]] = OrderedDict()
-        self._past_parts: OrderedDict[str, PastPart] = OrderedDict()
+        self._past_parts: OrderedDict[tuple[str, str], PastPart] = OrderedDict()
+        known = [camera for name in streams.names for camera in streams.cameras(name) if self._rules.part_id(camera) == "announced"]
+        self._announcements = Announcements(known, self._rules.deadline_ns)
 
     def open(self, view: View, now_ns: int) -> list[Item]:
-        """Book ``view``: a new part, or a further view of the group's open part with the same id.
+        """Book ``view``: a new part, or a view of the announced part or of the group's open part that it shows.
 
-        A view that has a reason from the start closes its part as soon as nothing else is awaited. A group's view whose part is
+        A view that has a reason from the start closes its part as soon as nothing else is awaited. A view whose part is
         already closed without it opens nothing: it is late evidence.
 
         Returns:
-            The part that this opened, the part that it closed, or late evidence.
+            The part that this opened, the parts that it closed, or late evidence; what it tells of announcements.
 
         Raises:
             ValueError: the ticket is already open, or the camera is not of this station.
@@ -63,38 +75,56 @@ class Ledger:
             raise ValueError(f"view {view.ticket}: the station has no camera {view.camera!r}")
         if view.ticket in self._by_ticket or view.ticket in self._past_views:
             raise ValueError(f"view {view.ticket} of camera {view.camera} was already opened: tickets are given once")
-        grouped = stream == self._streams.group_stream and bool(self._streams.group)
-        part: OpenPart | None = None
-        if grouped and view.part_id is not None:
-            past = self._past_parts.get(view.part_id)
-            if past is not None and view.camera not in past.cameras and view.exposure_ns <= past.deadline_ns:
-                return self._open_past(view, stream, past, now_ns)
-            part = next((one for one in self._by_id.get(view.part_id, ()) if not one.has(view.camera)), None)
-        items: list[Item] = []
+        past = None if view.part_id is None else self._past_parts.get((stream, view.part_id))
+        if past is not None and view.camera not in past.cameras and view.exposure_ns <= past.deadline_ns:
+            return self._open_past(view, stream, past, now_ns)
+        matched = self._announcements.identifies(view.camera)
+        part, items = self._match(view, now_ns) if matched else self._find(view, stream, past, now_ns)
         if part is None:
-            part = self._new_part(view, stream, grouped=grouped)
-            items.append(Opened(stream, part.part_no, part.part_id, view.exposure_ns, view.opened_ns, view.deadline_ns))
+            part = self._open_for(view, stream, None if items else view.part_id)  # what is told of a frame without a part is why it has no id
+            items.insert(0, Opened(stream, part.part_no, part.part_id, view.exposure_ns, view.opened_ns, view.deadline_ns))
+        elif matched:
+            view = msgspec.structs.replace(view, part_id=part.part_id)
         part.views.append(view)
         self._by_ticket[view.ticket] = part
-        if len(part.views) == 1 or view.deadline_ns < part.deadline_ns:
+        if view.deadline_ns < part.deadline_ns:
             part.deadline_ns = view.deadline_ns
             heapq.heappush(self._heap, (part.deadline_ns, next(self._order), part))
         if view.reason is not None:
             part.said[view.ticket] = Proposal(view.ticket, Outcome.UNINSPECTED, view.reason, REASON_TEXT.get(view.reason, ""))
             if len(part.said) == part.awaits:
-                items.append(self._close(part, Reason.LATE, Reason.NO_FRAME, now_ns))
+                items += self._close(part, Reason.LATE, Reason.NO_FRAME, now_ns)
         return items
 
-    def announce(self, request: Announce, asked_ns: int, now_ns: int) -> list[Item]:  # noqa: ARG002 - announcements come next
-        """Open a part that is on its way.
+    def announce(self, request: Announce, asked_ns: int, now_ns: int) -> list[Item]:
+        """Open a part that is on its way; it was announced at ``asked_ns``.
 
         Raises:
-            ValueError: the stream is unknown, or the part cannot be told from another.
+            ValueError: the stream is unknown, the part cannot be told from another, its id was used before, its frame came already,
+                or too many parts are under way. One sentence; nothing was opened.
         """
-        raise ValueError(f"stream {request.stream!r}: announcements are not taken yet")
+        wanted = plan(request, asked_ns, self._streams, self._rules)
+        key = (request.stream, request.part_id)
+        if key in self._by_id:
+            raise ValueError(f"part {request.part_id!r}: it is open already")
+        if key in self._past_parts:
+            raise ValueError(f"part {request.part_id!r}: it was there before; a part id is used once")
+        limit = self._rules.max_expected if wanted.keys else self._rules.max_open
+        if self._books[request.stream].pending >= limit:
+            raise ValueError(f"part {request.part_id!r}: {limit} parts of stream {request.stream!r} are open, which is the limit")
+        for keys in wanted.keys:
+            frame = self._announcements.seen(keys)
+            if frame is not None:
+                raise ValueError(f"part {request.part_id!r}: frame {frame.frame_id} of camera {keys.camera} fits it and came before it was announced")
+        part = self._new_part(request.stream, request.part_id, len(self._streams.cameras(request.stream)), wanted.deadline_ns, now_ns)
+        part.announced_ns = asked_ns
+        self._announcements.expect(part, wanted.keys)
+        return [Opened(part.stream, part.part_no, part.part_id, asked_ns, now_ns, part.deadline_ns)]
 
     def propose(self, proposal: Proposal, now_ns: int) -> list[Item]:
         """Weigh ``proposal``. It counts once, and only before its part's deadline.
+
+        A PASS of an announced part is held until no second frame can fit the announcement any more; ``released`` gives it back.
 
         Returns:
             The part, if this closed it; the proposal as late evidence, if it came after closing, after the deadline, or twice.
@@ -105,11 +135,25 @@ class Ledger:
             stream, part_no = self._past_views.get(proposal.ticket, ("", 0))
             return [LateResult(stream, part_no, proposal, now_ns)]
         if now_ns >= part.deadline_ns:
-            return [self._close(part, Reason.LATE, Reason.NO_FRAME, now_ns), LateResult(part.stream, part.part_no, proposal, now_ns)]
-        if proposal.ticket in part.said:
+            return [*self._close(part, Reason.LATE, Reason.NO_FRAME, now_ns), LateResult(part.stream, part.part_no, proposal, now_ns)]
+        if proposal.ticket in part.said or proposal.ticket in part.held:
             return [LateResult(part.stream, part.part_no, proposal, now_ns)]
+        over_ns = part.over_ns.get(proposal.ticket, 0)
+        if proposal.outcome is Outcome.PASS and now_ns < over_ns:
+            part.held[proposal.ticket] = proposal
+            heapq.heappush(self._holds, (over_ns, proposal.ticket, part))
+            return []
         part.said[proposal.ticket] = proposal
-        return [self._close(part, Reason.LATE, Reason.NO_FRAME, now_ns)] if len(part.said) == part.awaits else []
+        return self._close(part, Reason.LATE, Reason.NO_FRAME, now_ns) if len(part.said) == part.awaits else []
+
+    def released(self, now_ns: int) -> list[Proposal]:
+        """Proposals that were held and need not wait any more, to be proposed again."""
+        ready = []
+        while self._holds and self._holds[0][0] <= now_ns:
+            _, ticket, part = heapq.heappop(self._holds)
+            if ticket in part.held:
+                ready.append(part.held.pop(ticket))
+        return ready
 
     def view(self, ticket: int) -> View | None:
         """An open part's view; None: no open part has it."""
@@ -117,23 +161,26 @@ class Ledger:
         return None if part is None else next(view for view in part.views if view.ticket == ticket)
 
     def next_deadline_ns(self) -> int | None:
-        """The earliest deadline of an open part; None: nothing is open."""
-        heap = self._heap
-        while heap and heap[0][2].closed:
-            heapq.heappop(heap)
-        return heap[0][0] if heap else None
+        """When ``expire`` or ``released`` has something to do; None: nothing is open."""
+        for heap in (self._heap, self._holds):
+            while heap and heap[0][2].closed:
+                heapq.heappop(heap)
+        return min((heap[0][0] for heap in (self._heap, self._holds) if heap), default=None)
 
-    def expire(self, now_ns: int) -> list[Closing]:
+    def expire(self, now_ns: int) -> list[Item]:
         """Close every part whose deadline is not after ``now_ns``."""
-        closed = []
-        while (deadline := self.next_deadline_ns()) is not None and deadline <= now_ns:
-            closed.append(self._close(self._heap[0][2], Reason.LATE, Reason.NO_FRAME, now_ns))
-        return closed
+        items: list[Item] = []
+        heap = self._heap
+        while heap and heap[0][0] <= now_ns:
+            part = heapq.heappop(heap)[2]
+            if not part.closed:
+                items += self._close(part, Reason.LATE, Reason.NO_FRAME, now_ns)
+        return items
 
     def close_all(self, reason: Reason, now_ns: int) -> list[Closing]:
         """Close everything that is open; what has not spoken is UNINSPECTED for ``reason``."""
-        parts = dict.fromkeys(self._by_ticket.values())
-        return [self._close(part, reason, reason, now_ns) for part in parts]
+        items = [item for part in list(self._open) for item in self._close(part, reason, reason, now_ns)]
+        return [item for item in items if isinstance(item, Closing)]
 
     def snapshot(self) -> dict[str, StreamCount]:
         """The books of every stream at this instant."""
@@ -144,18 +191,53 @@ class Ledger:
         books = self._books.get(stream) or Books()
         return StreamCount(books.opened, sum(books.outcomes.values()), books.pending, dict(books.outcomes))
 
-    def _new_part(self, view: View, stream: str, *, grouped: bool) -> OpenPart:
+    def _match(self, view: View, now_ns: int) -> tuple[OpenPart | None, list[Item]]:
+        """The announced part that a frame shows, if that is certain."""
+        sighting = self._announcements.see(view, now_ns)
+        items: list[Item] = [item for doubled in sighting.doubled for item in self._spoil(doubled, now_ns)]
+        if sighting.part is not None:
+            sighting.part.over_ns[view.ticket] = sighting.over_ns
+        return sighting.part, [*items, *sighting.events]
+
+    def _find(self, view: View, stream: str, past: PastPart | None, now_ns: int) -> tuple[OpenPart | None, list[Item]]:
+        """The open part with the view's id that awaits its camera. An announced id is never a second part's."""
+        same = () if view.part_id is None else self._by_id.get((stream, view.part_id), ())
+        part = next((one for one in same if not one.has(view.camera)), None)
+        used = (past is not None and past.announced) or any(one.announced_ns is not None for one in same)
+        if part is not None or not used:
+            return part, []
+        detail = f"frame {view.frame_id} came with the id of part {view.part_id}, which was announced once and has its view: it gets no part id"
+        return None, [Event("repeated_part_id", EventLevel.WARNING, detail, now_ns, view.camera)]
+
+    def _open_for(self, view: View, stream: str, part_id: str | None) -> OpenPart:
+        """A part that nobody announced."""
+        awaits = len(self._streams.cameras(stream))
+        # Without an id no other camera's view can be matched: such a part never passes. It waits for its deadline, or ends at once
+        # when its one view has a reason from the start.
+        if part_id is None and view.reason is not None:
+            awaits = 1
+        return self._new_part(stream, part_id, awaits, view.deadline_ns, view.opened_ns)
+
+    def _new_part(self, stream: str, part_id: str | None, awaits: int, deadline_ns: int, opened_ns: int) -> OpenPart:
         books = self._books[stream]
         books.opened += 1
         books.pending += 1
-        # Without an id no other camera's view can be matched: such a part never passes. It waits for its deadline, or ends at once
-        # when its one view has a reason from the start.
-        part = OpenPart(stream, books.opened, view.part_id, len(self._streams.group) if grouped else 1, view.deadline_ns)
-        if grouped and view.part_id is not None:
-            self._by_id.setdefault(view.part_id, []).append(part)
-        elif grouped and view.reason is not None:
-            part.awaits = 1
+        part = OpenPart(stream, books.opened, part_id, awaits, deadline_ns, opened_ns)
+        self._open[part] = None
+        heapq.heappush(self._heap, (deadline_ns, next(self._order), part))
+        if part_id is not None:
+            self._by_id.setdefault((stream, part_id), []).append(part)
         return part
+
+    def _spoil(self, doubled: Doubled, now_ns: int) -> list[Item]:
+        """Two frames fit one announcement: what was or will be found on the first may be another part's."""
+        part, ticket = doubled.part, doubled.ticket
+        if part.closed:
+            return []
+        said = part.said.get(ticket) or part.held.pop(ticket, None) or Proposal(ticket, Outcome.PASS)
+        if said.outcome is not Outcome.UNINSPECTED:
+            part.said[ticket] = msgspec.structs.replace(said, outcome=Outcome.UNINSPECTED, reason=Reason.NO_FRAME, detail=doubled.cause)
+        return self._close(part, Reason.LATE, Reason.NO_FRAME, now_ns) if len(part.said) == part.awaits else []
 
     def _open_past(self, view: View, stream: str, past: PastPart, now_ns: int) -> list[Item]:
         self._remember_view(view.ticket, stream, past.part_no)
@@ -163,49 +245,33 @@ class Ledger:
             return []
         return [LateResult(stream, past.part_no, Proposal(view.ticket, Outcome.UNINSPECTED, view.reason), now_ns)]
 
-    def _close(self, part: OpenPart, unsaid: Reason, missing: Reason, now_ns: int) -> Closing:
+    def _close(self, part: OpenPart, unsaid: Reason, missing: Reason, now_ns: int) -> list[Item]:
         """End ``part``: views without a proposal get ``unsaid``, cameras without a view ``missing``."""
-        cameras = self._streams.cameras(part.stream) if part.awaits > 1 else ()
-        views = part.views if len(part.views) == 1 else sorted(part.views, key=lambda view: cameras.index(view.camera))
-        closed = tuple(closed_view(view, part.said.get(view.ticket), unsaid, now_ns) for view in views)
-        said = [(one.outcome, one.reason, one.detail) for one in closed]
-        said += [(Outcome.UNINSPECTED, missing, f"camera {name}: {REASON_TEXT.get(missing, '')}") for name in cameras if not part.has(name)]
-        outcome, reason, detail = worst(said)
-        defects = tuple(defect for view in views if view.ticket in part.said for defect in part.said[view.ticket].defects)
+        cameras = self._streams.cameras(part.stream) if part.awaits > 1 or not part.views else ()
+        closing = closed(part, cameras, self._announcements.doubts(part), unsaid, missing, now_ns)
         part.closed = True
+        del self._open[part]
         books = self._books[part.stream]
         books.pending -= 1
-        books.outcomes[(outcome, reason)] = books.outcomes.get((outcome, reason), 0) + 1
-        for view in views:
+        kind = (closing.outcome, closing.reason)
+        books.outcomes[kind] = books.outcomes.get(kind, 0) + 1
+        for view in part.views:
             del self._by_ticket[view.ticket]
             self._remember_view(view.ticket, part.stream, part.part_no)
-        if part.part_id is not None and part.part_id in self._by_id:
-            self._forget_open(part.part_id, part)
-        return Closing(
-            stream=part.stream,
-            part_no=part.part_no,
-            part_id=part.part_id,
-            outcome=outcome,
-            reason=reason,
-            detail=detail,
-            defects=defects,
-            views=closed,
-            exposure_ns=min(view.exposure_ns for view in views),
-            opened_ns=views[0].opened_ns,
-            deadline_ns=part.deadline_ns,
-            closed_ns=now_ns,
-        )
+        if part.part_id is not None:
+            self._forget_open((part.stream, part.part_id), part)
+        return [closing, *self._announcements.end(part, now_ns)]
 
-    def _forget_open(self, part_id: str, part: OpenPart) -> None:
-        parts = self._by_id[part_id]
-        if part in parts:
-            parts.remove(part)
-            self._past_parts[part_id] = PastPart(part.part_no, frozenset(view.camera for view in part.views), part.deadline_ns)
-            self._past_parts.move_to_end(part_id)
-            if len(self._past_parts) > _REMEMBERED:
-                self._past_parts.popitem(last=False)
+    def _forget_open(self, key: tuple[str, str], part: OpenPart) -> None:
+        parts = self._by_id[key]
+        parts.remove(part)
         if not parts:
-            del self._by_id[part_id]
+            del self._by_id[key]
+        cameras = frozenset(view.camera for view in part.views)
+        self._past_parts[key] = PastPart(part.part_no, cameras, part.deadline_ns, part.announced_ns is not None)
+        self._past_parts.move_to_end(key)
+        if len(self._past_parts) > _REMEMBERED:
+            self._past_parts.popitem(last=False)
 
     def _remember_view(self, ticket: int, stream: str, part_no: int) -> None:
         self._past_views[ticket] = (stream, part_no)

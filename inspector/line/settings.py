@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from inspector.contract.records import Action, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from inspector.line.parts import StreamCount
     from inspector.line.streams import Streams
+
+
+@dataclass(frozen=True, slots=True)
+class Announcing:
+    """How announced parts are known. Without a word on its camera no part can be announced."""
+
+    part_ids: Mapping[str, str] = field(default_factory=dict)
+    """By camera: ``announced``, what the camera latches (``trigger_counter``, ``encoder``), or ``frame``."""
+    deadline_ns: int = 0
+    """Exposure to verdict, the product's."""
+    window_ns: int = 20_000_000
+    """How far an exposure may be off the announced time, where the announcement does not say."""
+    encoder_window: int = 50
+    """The same in encoder steps."""
+    timeout_ns: int = 10_000_000_000
+    """How long a part without an expected time is waited for."""
+    keys: int = 1
+    """So many of time, encoder value and trigger counter must be announced; two see what one cannot."""
+    max_expected: int = 1_000
+    """Parts under way in a stream whose cameras match frames with announcements."""
+    max_open: int = 10_000
+    """Parts under way in a stream whose cameras latch the part id."""
+
+    def part_id(self, camera: str) -> str:
+        """What ``camera`` knows its parts by."""
+        return self.part_ids.get(camera, "frame")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +53,7 @@ class LineSettings:
     """What UNINSPECTED acts as; never pass."""
     engines: tuple[str, ...] = ()
     heartbeat_ms: float = 40.0
+    announcing: Announcing = Announcing()
     linger_ms: int = 500
     """How long what was sent may still go out after stopping."""
 

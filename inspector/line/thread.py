@@ -76,7 +76,7 @@ class LineThread:
         self._recorder, self._audience = recorder or NoRecorder(), audience or NoAudience()
         self._settings, self._publisher, self._liveness = settings, publisher, liveness
         self._on_failure = on_failure
-        self._ledger = Ledger(settings.streams)
+        self._ledger = Ledger(settings.streams, settings.announcing)
         self._sender = Sender(settings, publisher, self._recorder, self._audience, outputs)
         self._input: deque[_Input] = deque()
         self._wake = -1
@@ -181,6 +181,8 @@ class LineThread:
             stopping = self._stop_reason  # read before the input, so that all that came before the stop is taken
             more = self._take_input()
             now_ns = time.monotonic_ns()
+            for proposal in self._ledger.released(now_ns):
+                self._weigh(proposal)
             self._finish(self._ledger.expire(now_ns))
             if now_ns >= next_beat_ns:
                 self._beat()
@@ -250,6 +252,8 @@ class LineThread:
                 self._sender.evidence(item)
             elif isinstance(item, Opened):
                 self._recorder.opened(item)
+            elif isinstance(item, Event):
+                self._sender.event(item)
             else:
                 self._sender.verdict(item, simulated=any(one.view.camera in self._simulated for one in item.views))
                 for one in item.views:
