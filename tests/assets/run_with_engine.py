@@ -1,19 +1,29 @@
-"""``inspector run`` with an engine that misbehaves: python run_with_engine.py slow|hung|loading STATION."""
+"""``inspector run`` with an engine that misbehaves: python run_with_engine.py ENGINE STATION.
+
+ENGINE is ``slow`` (0.3 s per image), ``hung`` (from the tenth image on it does not come back), ``loading`` (it is never ready), or ``stamp``: it
+reads the number on each image (``stamps.py``), and does what follows behind commas: ``stamp,throw_at=50x3,slow_every=7:30ms``.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import os
+import signal
 import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
+from stamps import Calls, StampEngine, read_mischief
+
 import inspector.daemon.station as room
 from inspector.cli.main import main
 from inspector.config.recipe import InputRecipe, Recipe
 from inspector.engine.base import Array
 from inspector.engine.detector import Detector
+from inspector.engine.guard import GuardedEngine
 from inspector.engine.null import NullEngine
 
 RECIPE = Recipe(name="slow", classes=("bright",), input=InputRecipe(height_px=64, width_px=64))
@@ -43,8 +53,25 @@ def open_slow(kind: str, _: Path) -> Detector:
     return Detector(SlowEngine(kind))
 
 
+def open_stamp(mischiefs: list[str], _: Path) -> Detector:
+    # The guard as in front of a real engine: three failures in a row open it anew, once.
+    calls = Calls(tuple(read_mischief(one) for one in mischiefs))
+    return Detector(GuardedEngine(lambda: StampEngine(calls)))
+
+
+def die_with_parent() -> None:
+    """However a test ends, no daemon outlives it."""
+    parent = int(os.environ.get("INSPECTOR_TEST_PARENT", "0"))
+    if parent:
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            sys.exit("the test is gone")
+
+
 if __name__ == "__main__":
-    kind = sys.argv.pop(1)
-    room.Daemon = functools.partial(room.Daemon, open_detector=functools.partial(open_slow, kind))  # type: ignore[misc]
+    die_with_parent()
+    kind, *mischiefs = sys.argv.pop(1).split(",")
+    opener = functools.partial(open_stamp, mischiefs) if kind == "stamp" else functools.partial(open_slow, kind)
+    room.Daemon = functools.partial(room.Daemon, open_detector=opener)  # type: ignore[misc]
     sys.argv.insert(1, "run")
     main()

@@ -1,0 +1,126 @@
+"""Faults that the simulated camera makes itself: its trigger log says on which parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kinds import Injected, at_least, kind
+from plant import Plant
+
+from inspector.camera.simulator.nodes import Fault
+
+PARTS = 250
+
+
+def simple(
+    name: str, plan: str, fault: Fault, text: str, *, least: int = 1, parts: int = PARTS, subset: bool = False, least_passed: int = 20
+) -> None:
+    """A kind that only plans faults; ``{a}``, ``{b}``, ``{c}`` are trigger counters, drawn from the seed, far from each other and from both ends."""
+
+    def play(plant: Plant) -> Injected:
+        third = (parts - 60) // 3
+        places = {letter: 30 + number * third + plant.rng.randrange(third - 25) for number, letter in enumerate("abc")}
+        plant.write(plant.camera(plan.format(**places), parts))
+        plant.begin()
+        plant.finish()
+        return at_least(plant.flags(fault), least, f"{fault.name} in the trigger log")
+
+    play.__doc__ = text
+    kind(name, "camera", subset=subset, least_passed=least_passed)(play)
+
+
+simple("drop", "drop_at={a},drop_at={b},drop_at={c}", Fault.DROP, "Single images are lost on their way.", least=3)
+simple("drop_burst", "drop_at={a}x5,drop_at={b}x12", Fault.DROP, "Images in a row are lost.", least=17)
+simple("drop_more_than_max_gap", "drop_at={a}x120", Fault.DROP, "More images in a row are lost than are opened as parts.", least=120, parts=450)
+simple("incomplete", "incomplete_at={a}x2,incomplete_every=37", Fault.INCOMPLETE, "Images arrive damaged.", least=5, subset=True)
+simple("late_within_deadline", "late_at={a}:150ms,late_at={b}:200ms", Fault.LATE, "A frame is late; those behind it wait.", least=2)
+simple("late_beyond_deadline", "late_at={a}:700ms", Fault.LATE, "A frame, and all behind it, come after their deadline.", subset=True)
+simple("reorder", "reorder_at={a}:80ms,reorder_at={b}:30ms", Fault.REORDER, "A frame is overtaken by those behind it.", least=2)
+simple("reorder_beyond_deadline", "reorder_at={a}:800ms", Fault.REORDER, "A frame comes long after those behind it.")
+simple("duplicate_id", "duplicate_at={a},duplicate_at={b}", Fault.DUPLICATE, "A frame carries the id of the one before it.", least=2)
+simple("repeat", "repeat_at={a},repeat_at={b}", Fault.REPEAT, "A frame is delivered twice.", least=2)
+simple("wrap", "wrap_at={a}", Fault.WRAP, "The 16-bit frame id wraps.")
+simple("reset", "reset_at={a}", Fault.RESET, "The frame id starts again.")
+simple("black", "black_at={a}x3", Fault.BLACK, "Images are black.", least=3)
+simple("saturated", "saturated_at={a}x3", Fault.SATURATED, "Images are saturated.", least=3)
+simple("frozen", "frozen_at={a}x3", Fault.FROZEN, "Images repeat the one before.", least=3)
+simple("frozen_after_drop", "drop_at={a},frozen_at={b}", Fault.FROZEN, "A still among lost images.")
+simple("stall", "stall_at={a}:900ms", Fault.STALL, "Nothing is delivered for a while; registers answer.", parts=400)
+simple("lost", "lost_at={a}:500ms", Fault.LOST, "The device is gone and comes back.", parts=450, subset=True)
+simple("crash", "crash_at={a}", Fault.CRASH, "The driver dies by SIGSEGV.", parts=450)
+simple("crash_often", "crash_at={a},crash_at={b},crash_at={c}", Fault.CRASH, "The driver dies again and again.", least=3, parts=1200)
+simple("hang", "hang_at={a}", Fault.HANG, "A call into the driver never returns; the process is killed.", parts=450)
+simple("hang_and_return", "hang_at={a}:450ms", Fault.HANG, "A call into the driver returns after a while.", parts=400)
+simple(
+    "random_mix",
+    "drop_rate=0.02,incomplete_rate=0.02,black_rate=0.02,saturated_rate=0.02,frozen_rate=0.02,duplicate_rate=0.02,repeat_rate=0.02,"
+    "late_rate=0.02:60ms,reorder_rate=0.02:30ms",
+    Fault.DROP | Fault.INCOMPLETE | Fault.BLACK | Fault.SATURATED | Fault.FROZEN | Fault.DUPLICATE | Fault.REPEAT | Fault.LATE | Fault.REORDER,
+    "Nine faults at random.",
+    least=30,
+    parts=500,
+)
+
+
+@kind("line_runs_before_camera", "camera")
+def line_runs_before_camera(plant: Plant) -> Injected:
+    """The camera dies with the first frames: the line has run before it sees again."""
+    plant.write(plant.camera("crash_at=3", 400))
+    plant.begin()
+    plant.finish()
+    return at_least(plant.flags(Fault.ABSENT), 10, "ABSENT in the trigger log")
+
+
+def _camera_process(name: str, text: str, meddle: Callable[[Plant], int], fault: Fault | None = None) -> None:
+    def play(plant: Plant) -> Injected:
+        plant.write(plant.camera("", 500))
+        plant.begin()
+        plant.wait_trigger(60 + plant.rng.randrange(60))
+        times = meddle(plant)
+        plant.finish()
+        if fault is not None:
+            return at_least(plant.flags(fault), 1, f"{fault.name} in the trigger log")
+        return at_least(times, 1, "exit status, process state")
+
+    play.__doc__ = text
+    kind(name, "camera process")(play)
+
+
+def _freeze_short(plant: Plant) -> int:
+    plant.freeze(plant.camera_process().pid, lambda: plant.blind_now(), "the station is told as blind")
+    return 1
+
+
+def _freeze_long(plant: Plant) -> int:
+    process = plant.camera_process()
+    plant.stop_for_good(process)
+    return 1
+
+
+def _kill(plant: Plant) -> int:
+    plant.kill_process(plant.camera_process())
+    return 1
+
+
+def _kill_often(plant: Plant) -> int:
+    for _ in range(3):
+        plant.kill_process(plant.camera_process())
+        plant.wait_event("camera_streaming", len(plant.events("camera_streaming")) + 1)
+    return 3
+
+
+_camera_process("camera_sigstop_thaws", "SIGSTOP; SIGCONT as soon as the station is told as blind.", _freeze_short)
+_camera_process("camera_sigstop", "SIGSTOP for ever: the daemon kills and replaces it.", _freeze_long)
+_camera_process("camera_sigkill", "SIGKILL.", _kill)
+_camera_process("camera_sigkill_often", "SIGKILL, three times as soon as it streams again.", _kill_often)
+
+
+@kind("underrun", "camera process")
+def underrun(plant: Plant) -> Injected:
+    """The camera process does not fetch for so long that the driver runs out of buffers."""
+    plant.write(plant.camera("", 900, rate=250, heartbeat_s=3.0))
+    plant.begin()
+    plant.wait_trigger(100)
+    plant.freeze(plant.camera_process().pid, plant.for_ms(700), "0.7 s have passed")
+    plant.finish()
+    return at_least(plant.flags(Fault.UNDERRUN), 5, "UNDERRUN in the trigger log")
