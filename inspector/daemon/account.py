@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from inspector.contract.ring import Ring
     from inspector.inspection.pipeline import Inspection
     from inspector.journal.writer import Journal
+    from inspector.line.channel import Channel
     from inspector.line.thread import LineThread
     from inspector.watchdog import StageStamp
 
@@ -31,6 +32,7 @@ class Account:
     budget_ms: float
     supervisors: Mapping[str, CameraSupervisor]
     rings: Mapping[str, Ring]
+    channel: Channel
 
     def sources(self) -> Sources:
         """What the metrics ask at a scrape."""
@@ -42,12 +44,13 @@ class Account:
             camera_starts=lambda: {name: ring.generation for name, ring in self.rings.items()},
             heartbeat_age_s=self._heartbeat_age_s,
             refused=self._refused,
+            channel=self.channel.counts,
             writable=lambda: {"journal": self.journal.state().writable, "archive": self.archive.state().writable},
         )
 
     def health(self) -> dict[str, Callable[[], str]]:
         """Checks by name; each returns an empty string, or a sentence that says what is wrong."""
-        return {"inspection": self._inspection, "ledger": self._ledger, "journal": self._journal, "cameras": self._cameras}
+        return {"inspection": self._inspection, "ledger": self._ledger, "journal": self._journal, "cameras": self._cameras, "alarms": self._alarms}
 
     def _queue_depths(self) -> dict[str, int]:
         depths = {f"ring_{name}": ring.filled for name, ring in self.rings.items()}
@@ -73,6 +76,9 @@ class Account:
     def _journal(self) -> str:
         state = self.journal.state()
         return "" if state.writable else f"rows wait in memory: {state.last_error}"
+
+    def _alarms(self) -> str:
+        return ", ".join(f"{one.name}{'' if one.acknowledged_by is None else ' (acknowledged)'}" for one in self.channel.counts().alarms)
 
     def _cameras(self) -> str:
         blind = [name for name, state in self.line.snapshot().streams.items() if state.blind]

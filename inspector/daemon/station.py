@@ -24,6 +24,7 @@ from inspector.contract.records import Blind, Event, EventLevel
 from inspector.daemon.account import Account
 from inspector.daemon.cameras import Rings, Supervisors
 from inspector.daemon.check import check_classes
+from inspector.daemon.contact import Contact, line_settings
 from inspector.daemon.parts import Parts
 from inspector.daemon.recovery import make_folder, start_recorder
 from inspector.engine.detector import Detector
@@ -33,9 +34,7 @@ from inspector.inspection.pipeline import Inspection
 from inspector.inspection.rules import DefectRules
 from inspector.inspection.validity import ValidityGate
 from inspector.journal.writer import Journal
-from inspector.line.publisher import Publisher
-from inspector.line.settings import LineSettings, Liveness
-from inspector.line.streams import Streams
+from inspector.line.settings import Liveness
 from inspector.line.thread import LineThread
 from inspector.metrics import Metrics, new_registry
 from inspector.watchdog import Notifier, StageStamp
@@ -87,6 +86,7 @@ class Daemon:
         self._line: LineThread | None = None
         self.journal: Journal
         self.archive: Archive
+        self.contact: Contact
         self.metrics: Metrics
         self.inspection: Inspection
         self.intake: Intake
@@ -184,18 +184,11 @@ class Daemon:
         self.metrics = metrics = Metrics(
             station.metrics, registry=new_registry(), station=station.name, version=program_version(), classes=detector.classes
         )
-        settings = LineSettings(
-            station=station.name,
-            boot_id=self.boot_id,
-            streams=Streams([camera.name for camera in station.cameras], product.views),
-            product=product.name,
-            product_version=product.version,
-            uninspected=product.uninspected,
-            engines=(detector.hash,),
-            heartbeat_ms=station.publisher.heartbeat_ms,
-        )
-        publisher = Publisher(station.publisher.endpoint, station.publisher.high_water_mark)
-        line = LineThread(settings, publisher, (journal, archive, metrics), Liveness(self.stamp.age_ms, self._budget_ms), self.fail, recorder)
+        settings = line_settings(self.files, self.boot_id, detector.hash)
+        self.contact = contact = Contact(self.files, settings, self._event, self.fail)
+        self._parts.started("contact", contact.stop, 0.3)
+        outputs, liveness = (journal, archive, metrics), Liveness(self.stamp.age_ms, self._budget_ms)
+        line = LineThread(settings, contact.publisher, outputs, liveness, self.fail, recorder, contact.channel)
         self._parts.started("line", line.stop, 0.6)
         self._line = line
         # The rings outlive the inspection, which may hold an image of one to the last.
@@ -211,6 +204,7 @@ class Daemon:
         for item in recovered.told(settings.streams):
             self._event(item)
         line.start()
+        contact.start(line, self.inspection, detector)
         account = Account(
             line=line,
             journal=journal,
@@ -220,6 +214,7 @@ class Daemon:
             budget_ms=self._budget_ms,
             supervisors=supervisors.by_camera,
             rings=rings.rings,
+            channel=contact.channel,
         )
         metrics.watch(account.sources(), account.health())
         metrics.start()

@@ -66,7 +66,7 @@ class _UnderWay:
 
 
 class Inspection:
-    """One thread around one detector. ``put``, ``pause`` and ``waiting`` may be called from any thread.
+    """One thread around one detector. ``put``, ``pause``, ``use`` and ``waiting`` may be called from any thread.
 
     Every image that is put is released exactly once; its view is proposed for exactly once, unless its deadline had passed before its turn came:
     the line thread closes such a view without being told.
@@ -87,6 +87,7 @@ class Inspection:
         self._stamp, self._on_failure = stamp, on_failure
         self._queue: SimpleQueue[QueuedImage | None] = SimpleQueue()
         self._under_way: deque[_UnderWay] = deque()
+        self._coming: deque[tuple[DefectRules, Callable[[], None]]] = deque()
         self._paused = threading.Event()
         self._stopping = threading.Event()
         self._leaving = Reason.SHUTDOWN
@@ -107,6 +108,13 @@ class Inspection:
     def paused(self) -> bool:
         """Whether parts are let by uninspected."""
         return self._paused.is_set()
+
+    def use(self, rules: DefectRules, told: Callable[[], None]) -> None:
+        """Other rules, from the next image on whose findings are there.
+
+        ``told`` is called in the inspection thread: after the last proposal by the old rules, before the first one by the new.
+        """
+        self._coming.append((rules, told))
 
     def waiting(self) -> int:
         """Images that wait for their turn."""
@@ -138,6 +146,9 @@ class Inspection:
 
     def _loop(self) -> None:
         while True:
+            while self._coming:
+                self._rules, told = self._coming.popleft()
+                told()
             full = len(self._under_way) >= self._detector.in_flight
             if self._under_way and (full or self._queue.empty()):
                 self._collect(self._under_way.popleft())

@@ -37,6 +37,10 @@ class Sender:
         """The number of the last message of ``stream``; 0: none yet."""
         return self._seq.get(stream, 0)
 
+    def use(self, settings: LineSettings) -> None:
+        """What stands on every message from now on."""
+        self._settings = settings
+
     def verdict(self, closing: Closing, *, simulated: bool) -> None:
         """A part has ended."""
         part = closed_part(closing, self._settings, self._next_seq(closing.stream))

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import zmq
@@ -23,7 +23,7 @@ from inspector.line.sight import LineSight
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from inspector.contract.records import Output
+    from inspector.contract.records import Action, Output
     from inspector.contract.requests import Announce
     from inspector.line.parts import Item
     from inspector.line.ports import Audience, Recorder
@@ -52,7 +52,13 @@ class _Reopen:
     pass
 
 
-_Input = View | Proposal | Blind | Event | _Simulated | _Asked | _Reopen
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    product_version: str
+    uninspected: Action
+
+
+_Input = View | Proposal | Blind | Event | _Simulated | _Asked | _Reopen | _Rules
 
 
 class LineThread:
@@ -116,6 +122,10 @@ class LineThread:
     def announce(self, asker: bytes, request: Announce) -> None:
         """Open a part that is on its way; ``asker`` is answered through the audience."""
         self._put(_Asked(asker, request, time.monotonic_ns()))
+
+    def use(self, product_version: str, uninspected: Action) -> None:
+        """The product's rules have changed: parts that are closed after this carry it."""
+        self._put(_Rules(product_version, uninspected))
 
     def reopen_publisher(self) -> None:
         """End every subscriber's connection; whoever still may comes back by himself."""
@@ -217,6 +227,8 @@ class LineThread:
                 self._announce(item)
             elif isinstance(item, _Reopen):
                 self._publisher.reopen()
+            elif isinstance(item, _Rules):
+                self._sender.use(replace(self._settings, product_version=item.product_version, uninspected=item.uninspected))
             elif item.simulated:
                 self._simulated.add(item.camera)
             else:

@@ -20,6 +20,7 @@ from prometheus_client.exposition import choose_encoder
 from inspector.contract.channel import CameraState
 from inspector.contract.records import Blind, ClosedPart, Event, LateResult, Outcome
 from inspector.httpd import HttpServer, Reply
+from inspector.metrics.channel import channel_metrics
 from inspector.metrics.families import counters, gauges
 from inspector.metrics.sources import Sources
 
@@ -206,6 +207,7 @@ class Metrics:
         age_s = self._ask("heartbeat_age", sources.heartbeat_age_s)
         if age_s is not None:
             yield GaugeMetricFamily("inspector_heartbeat_age_seconds", "Time since the last heartbeat was sent.", value=age_s)
+        yield from channel_metrics(self._ask("channel", sources.channel))
         refused = self._ask("refused", sources.refused) or {}
         yield counters("inspector_output_refused", "Items that an output refused or lost.", "output", refused)
         writable = self._ask("writable", sources.writable) or {}

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from inspector.metrics.channel import ChannelAccount
+
 
 class LedgerCount(Protocol):
     """One stream's books at one instant: ``opened == closed + pending``."""
@@ -29,6 +31,10 @@ def _no_age() -> float | None:
     return None
 
 
+def _no_channel() -> ChannelAccount | None:
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
     """Where a scrape asks. Each is called from a request thread, returns at once and never waits for the line."""
@@ -45,6 +51,8 @@ class Sources:
     """Camera processes started, by camera."""
     heartbeat_age_s: Callable[[], float | None] = _no_age
     """Seconds since the last heartbeat was sent; None: none was sent yet."""
+    channel: Callable[[], ChannelAccount | None] = _no_channel
+    """The request channel; None: there is none."""
     refused: Callable[[], Mapping[str, int]] = dict
     """Items that an output refused or lost, by output."""
     writable: Callable[[], Mapping[str, bool]] = dict

@@ -18,7 +18,7 @@ from inspector.config.recipe import InputRecipe, Recipe
 from inspector.contract import wire
 from inspector.contract.errors import ConfigError, EngineError, ExitCode
 from inspector.contract.records import Event, EventLevel
-from inspector.daemon import station as module
+from inspector.daemon import contact
 from inspector.daemon.check import check_classes
 from inspector.daemon.station import Daemon
 from inspector.engine.base import EngineLostError
@@ -26,6 +26,7 @@ from inspector.engine.detector import Detector
 from inspector.engine.null import NullEngine
 from inspector.journal.reader import JournalReader
 from inspector.line.publisher import Publisher
+from inspector.line.thread import LineThread
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[wire.Message]:
             found.append(wire.decode(payload))
             super().send(topic, payload)
 
-    monkeypatch.setattr(module, "Publisher", Recorder)
+    monkeypatch.setattr(contact, "Publisher", Recorder)
     return found
 
 
@@ -130,7 +131,7 @@ def test_a_start_that_fails_leaves_nothing(make_daemon: Any, files: Any, error: 
     def no_line(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(module.LineThread, "start", no_line)
+    monkeypatch.setattr(LineThread, "start", no_line)
     one = make_daemon(_engine())
     with pytest.raises(type(error)):
         one.start()
@@ -164,7 +165,7 @@ def test_health_names_what_is_wrong(daemon: Daemon, files: Any, sent: list[wire.
     with failed.value as reply:
         checks = json.load(reply)["checks"]
     assert checks["cameras"].startswith("cannot see: top (camera top ")
-    assert {name for name, said in checks.items() if said == "ok"} == {"inspection", "ledger", "journal"}
+    assert {name for name, said in checks.items() if said == "ok"} == {"inspection", "ledger", "journal", "alarms"}
 
 
 def test_every_unknown_class_is_named(files: Any) -> None:
