@@ -15,7 +15,7 @@ from inspector.contract.records import Action
 
 VERSION = 1
 MAX_REQUEST_BYTES = 16 * 1024
-"""A longer request ends its connection."""
+"""A longer request is refused; one of more than four times that ends its connection."""
 
 Number = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
@@ -235,9 +235,10 @@ class ReplayEnd(msgspec.Struct, frozen=True, tag_field="type", tag="replay_end",
     stream: str
     from_seq: int
     to_seq: int
-    """The last number that was replayed; smaller than asked where the answer is bounded (ask on from there) or nothing newer was sent."""
+    """Of what was asked for, everything up to this number was replayed or is gone; smaller than asked where the answer is bounded (at most
+    512 messages: ask on from the next one) or nothing newer was sent."""
     gone_to: int
-    """Numbers up to this are gone from memory; 0: none of those asked for."""
+    """Of what was asked for, numbers up to this are gone from memory; 0: none."""
 
 
 Reply = Welcome | Done | Refused | Replayed | ReplayEnd
