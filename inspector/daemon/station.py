@@ -153,7 +153,8 @@ class Daemon:
         return self._signalled or self._failure is not None
 
     def _serve(self) -> None:
-        LOG.info("ready: station %s, boot %s, metrics on port %d", self.files.station.name, self.boot_id, self.metrics.port)
+        name, requests = self.files.station.name, self.contact.channel.endpoint
+        LOG.info("ready: station %s, boot %s, metrics on port %d, requests at %s", name, self.boot_id, self.metrics.port, requests)
         self._notifier.ready()
         turn_s = min(_TURN_S, (self._notifier.watchdog_s or _TURN_S) / 3)
         while not self._must_stop():
