@@ -4,6 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
+_MODULO = 1 << 16
+"""Frame ids are compared by their lowest 16 bits: some drivers' have no more."""
+
+
+class ChunkCheck:
+    """Whether chunk data are the frame's own and whole: the frame id in them keeps its distance from the buffer's."""
+
+    def __init__(self) -> None:
+        """No frame came yet: the two begin alike, or one apart."""
+        self._settled: set[int] = {0, 1, _MODULO - 1}
+        self._doubtful: int | None = None
+        self._frame_id = 0
+
+    def fits(self, frame_id: int, chunk_frame_id: int) -> bool:
+        """False: this frame's chunk data are not to be believed. Another distance is, when two frames in a row have it."""
+        distance = (chunk_frame_id - frame_id) % _MODULO
+        anew = frame_id < self._frame_id  # a counter of 16 bits has wrapped, the other one has not
+        self._frame_id = frame_id
+        if distance in self._settled or distance == self._doubtful or anew:
+            self._settled, self._doubtful = {distance}, None
+            return True
+        self._doubtful = distance
+        return False
+
 
 class BufferReader:
     """Reads the binding's buffers. Its exceptions are handed in: one module alone imports it."""

@@ -18,7 +18,7 @@ import numpy as np
 from genicam import genapi, gentl
 from harvesters.core import Callback, Harvester, ParameterKey, ParameterSet
 
-from inspector.camera.buffers import BufferReader
+from inspector.camera.buffers import BufferReader, ChunkCheck
 from inspector.camera.clock import Reading
 from inspector.camera.port import CameraInfo, Frame, Value
 from inspector.camera.settings import CHUNKS, NodeAccess, said
@@ -80,6 +80,7 @@ class GenicamCamera:
         # This process has one thread: a longer wait in the library costs nobody the interpreter's lock.
         self._poll_ms = 2 if config.trigger == "software" else 10
         self._buffers = BufferReader((gentl.GenericException,))
+        self._chunk_check = ChunkCheck()
 
     @property
     def incomplete(self) -> int:
@@ -195,10 +196,13 @@ class GenicamCamera:
         stride = -(-width * bits // 8) + self._buffers.padding(buffer)
         data = np.frombuffer(buffer.raw_buffer, np.uint8)
         first = self._buffers.offset(buffer)
+        frame_id = int(buffer.frame_id)
         chunks = self._buffers.has_chunks(buffer)
+        told_id = self._chunk("FrameID") if chunks else None
+        chunks = chunks and (told_id is None or self._chunk_check.fits(frame_id, told_id))
         return Frame(
             pixels=data[first : first + stride * height],
-            frame_id=int(buffer.frame_id),
+            frame_id=frame_id,
             camera_ns=self._buffers.timestamp_ns(buffer),
             received_ns=received_ns,
             width_px=width,

@@ -7,6 +7,7 @@ may freeze this whole process at any call; the pulse then stands still, and the 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import os
 import signal
@@ -14,6 +15,7 @@ import socket
 import sys
 import time
 from enum import IntEnum
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -73,6 +75,7 @@ class AcquisitionLoop:
 
     def __init__(self, camera: Camera, config: CameraConfig, ring: Ring, channel: socket.socket, pulse: Pulse) -> None:
         self._camera = camera
+        self._name = config.name
         self._ring = ring
         self._channel = channel
         self._pulse = pulse
@@ -207,6 +210,8 @@ class AcquisitionLoop:
             self._sight.answered(now_ns, self._triggers)
         state = self._sight.state
         self._pulse.state = state
+        if self._sight.hopeless(now_ns):
+            raise CameraError(f"camera {self._name} answers, but sends no frames although it should: it is opened again")
         if due or state != self._told_state:
             self._tell_status(state, now_ns)
 
@@ -231,6 +236,12 @@ class AcquisitionLoop:
         return True
 
 
+def _die_first() -> None:
+    """Where memory runs out, a driver that leaks is to die, not the daemon; it is started again."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
+
+
 def _bind_to_parent(parent_pid: int) -> bool:
     """Die with the daemon, however it dies. False: it is dead already."""
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
@@ -243,6 +254,7 @@ def serve(ring: Ring, channel: socket.socket, pulse: Pulse) -> CameraExit:
     start = msgspec.json.decode(channel.recv(MAX_MESSAGE_BYTES), type=Start)
     if not _bind_to_parent(start.parent_pid):
         return CameraExit.ORPHAN
+    _die_first()
     cause, code = "", CameraExit.STOPPED
     camera: Camera | None = None
     try:

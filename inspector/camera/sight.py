@@ -16,6 +16,10 @@ _STALLED_TRIGGERS = 3
 """So many triggers without any frame are more than single losses."""
 
 
+_HOPELESS_TIMEOUTS = 3
+"""A stall that lasts for so many timeouts more does not end by itself: some cameras send again only when they are opened anew."""
+
+
 class Sight:
     """Fed by the loop with frames, empty fetches and answered checks.
 
@@ -33,12 +37,17 @@ class Sight:
         self._asked_ns: int | None = None
         self._count_at_frame: int | None = None
         self._stalled = False
+        self._stalled_ns = 0
         self.seen_ns = self.sees_since_ns = 0
 
     @property
     def state(self) -> CameraState:
         """STREAMING or STALLED."""
         return CameraState.STALLED if self._stalled else CameraState.STREAMING
+
+    def hopeless(self, now_ns: int) -> bool:
+        """It has been stalled for so long that it should be opened again."""
+        return self._stalled and now_ns - self._stalled_ns > _HOPELESS_TIMEOUTS * self._timeout_ns
 
     def started(self, now_ns: int) -> None:
         """The acquisition runs."""
@@ -72,4 +81,7 @@ class Sight:
         silent = now_ns - self._frame_ns > self._timeout_ns
         unanswered = self._asked_ns is not None and now_ns - self._asked_ns > self._timeout_ns
         counted = triggers is not None and self._count_at_frame is not None and triggers - self._count_at_frame >= _STALLED_TRIGGERS
-        self._stalled = unanswered or (silent and (self._free_run or counted))
+        stalled = unanswered or (silent and (self._free_run or counted))
+        if stalled and not self._stalled:
+            self._stalled_ns = now_ns
+        self._stalled = stalled

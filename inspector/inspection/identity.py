@@ -107,7 +107,8 @@ class FrameTracker:
         if own:
             overtaken = id_step is not None and id_step < 0 and number != self._number
             frame_no = self._frame_no + (id_step or 0) if overtaken else self._next_frame_no(record, id_step)
-            self._views.own(seen, record, frame_no, exposure_ns, now_ns, reason, repeated=again)
+            inferred = number if self._latched and not latched else None
+            self._views.own(seen, record, frame_no, exposure_ns, now_ns, reason, repeated=again, inferred=inferred)
         return seen
 
     def status(self, record: StatusRecord) -> Seen:

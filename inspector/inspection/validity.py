@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections import deque
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from inspector.config.product import ValidityRules
     from inspector.contract.channel import FrameRecord, OpenedRecord
 
+_KEPT_IMAGES = 8
+_KEPT_BYTES = 64 * 1024 * 1024
+"""So many of a camera's last images are kept, fewer where they are large: a driver that delivers an old buffer again shows one of them."""
 _STEP = 7
 """Black and saturated are judged on every 7th pixel of every 7th row: odd, so that all colours of a Bayer pattern are met."""
 
@@ -22,13 +26,13 @@ _STEP = 7
 class ValidityGate:
     """Checks the images of all cameras against one product's rules. Used by one thread.
 
-    Keeps a copy of each camera's last image: a camera that delivers the same bytes twice is frozen, noise alone would differ.
+    Keeps copies of each camera's last images: a camera that delivers the same bytes twice is frozen or stale, noise alone would differ.
     """
 
     def __init__(self, rules: ValidityRules) -> None:
         """Nothing was seen yet."""
         self._rules = rules
-        self._last: dict[str, NDArray[np.uint8]] = {}
+        self._last: dict[str, deque[NDArray[np.uint8]]] = {}
         # Stops at the first byte that differs, and releases the GIL.
         self._memcmp = ctypes.CDLL(None).memcmp
         self._memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
@@ -55,7 +59,7 @@ class ValidityGate:
             raw: uint8 [H,W] or [H,W,3] as the camera delivered it.
         """
         rules = self._rules
-        frozen = rules.frozen and self._is_last(camera, raw)
+        age = self._age(camera, raw) if rules.frozen else 0
         samples = raw[::_STEP, ::_STEP]
         mean = float(samples.mean())
         if mean < rules.black_below:
@@ -63,16 +67,26 @@ class ValidityGate:
         share = int(np.count_nonzero(samples >= rules.saturated_level)) / samples.size
         if share >= rules.saturated_share:
             return f"the image is saturated: {share:.0%} of it is at {rules.saturated_level} or above"
-        return "the image is frozen: it is equal to the one before it, byte by byte" if frozen else ""
+        if age == 1:
+            return "the image is frozen: it is equal to the one before it, byte by byte"
+        return f"the image is stale: it is equal to the one {age} images before it, byte by byte" if age else ""
 
-    def _is_last(self, camera: str, raw: NDArray[np.uint8]) -> bool:
-        """Whether ``raw`` equals the camera's last image; it is the last one from now on."""
-        last = self._last.get(camera)
-        if last is None or last.shape != raw.shape:
-            self._last[camera] = np.ascontiguousarray(raw).copy()
-            return False
+    def _age(self, camera: str, raw: NDArray[np.uint8]) -> int:
+        """How many images ago ``raw`` was there already, byte by byte; 0: not among those that are kept. It is kept from now on."""
+        kept = self._last.setdefault(camera, deque())
+        if kept and kept[0].shape != raw.shape:
+            kept.clear()
+        for age, image in enumerate(kept, 1):
+            if self._equal(raw, image):
+                return age
+        most = max(1, min(_KEPT_IMAGES, _KEPT_BYTES // max(raw.nbytes, 1)))
+        image = kept.pop() if len(kept) >= most else np.empty(raw.shape, np.uint8)
+        np.copyto(image, raw)
+        kept.appendleft(image)
+        return 0
+
+    def _equal(self, raw: NDArray[np.uint8], image: NDArray[np.uint8]) -> bool:
+        if raw.flags.c_contiguous:
+            return bool(self._memcmp(raw.ctypes.data, image.ctypes.data, raw.nbytes) == 0)
         # Rows with padding, which may hold anything, are compared without it.
-        equal = self._memcmp(raw.ctypes.data, last.ctypes.data, raw.nbytes) == 0 if raw.flags.c_contiguous else np.array_equal(raw, last)
-        if not equal:
-            np.copyto(last, raw)
-        return bool(equal)
+        return np.array_equal(raw[0], image[0]) and np.array_equal(raw, image)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from inspector.contract.records import Event, EventLevel, View
+from inspector.contract.records import Event, EventLevel, Reason, View
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from inspector.contract.channel import FrameRecord
-    from inspector.contract.records import Blind, Reason
+    from inspector.contract.records import Blind
+
+_REMEMBERED = 65_536
+"""Encoder values that are no second part's id. One of 32 bits that rolls over comes back after far more parts."""
 
 
 @dataclass(slots=True)
@@ -34,8 +38,8 @@ class ViewMaker:
     ) -> None:
         """``part_id``: what the line knows a part by; ``deadline_ns``: exposure to deadline."""
         self._camera, self._rule, self._deadline_ns, self._tickets = camera, part_id, deadline_ns, tickets
-        self._encoder: int | None = None
-        """The last id that an encoder gave, over restarts of the camera process too: the line may stand still meanwhile."""
+        self._encoders: OrderedDict[int, None] = OrderedDict()
+        """The last ids that an encoder gave, over restarts of the camera process too: the line may stand still meanwhile, or run backwards."""
 
     def lost(self, triggers: Sequence[int | None], reasons: Sequence[Reason], between_ns: tuple[int, int], now_ns: int) -> list[View]:
         """Views without an image, one per reason, their exposures spread evenly between two times on the host's clock."""
@@ -60,21 +64,39 @@ class ViewMaker:
             )
         return views
 
-    def own(self, seen: Seen, record: FrameRecord, frame_no: int, exposure_ns: int, now_ns: int, reason: Reason | None, *, repeated: bool) -> None:
+    def own(
+        self,
+        seen: Seen,
+        record: FrameRecord,
+        frame_no: int,
+        exposure_ns: int,
+        now_ns: int,
+        reason: Reason | None,
+        *,
+        repeated: bool,
+        inferred: int | None = None,
+    ) -> None:
         """Add a frame's view; ``repeated``: a second exposure of one trigger, whose id has its verdict already.
 
-        An encoder that stands still between two exposures tells the second one's part no more than a repeated trigger does.
+        ``inferred``: the trigger counter that the frame should have had and came without. Where it is the part's id, the part has it, and does
+        not pass by this image: most likely it is this part's, but nobody can be sure.
+        An encoder that stands still or runs backwards tells the second exposure's part no more than a repeated trigger does.
         """
         part_id: str | None = None
         if self._rule == "encoder" and record.encoder is not None:
-            if record.encoder == self._encoder:
-                detail = f"frame {record.frame_id} came with the encoder value {record.encoder} of the frame before it: it gets no part id"
+            if record.encoder in self._encoders:
+                detail = f"frame {record.frame_id} came with the encoder value {record.encoder} of an earlier frame: it gets no part id"
                 seen.events.append(Event("repeated_encoder", EventLevel.WARNING, detail, now_ns, self._camera))
             else:
                 part_id = str(record.encoder)
-            self._encoder = record.encoder
-        elif self._rule == "trigger_counter" and record.trigger_counter is not None and not repeated:
-            part_id = str(record.trigger_counter)
+            self._encoders[record.encoder] = None
+            if len(self._encoders) > _REMEMBERED:
+                self._encoders.popitem(last=False)
+        elif self._rule == "trigger_counter" and not repeated:
+            if inferred is not None:
+                reason = reason or Reason.INCOMPLETE
+            counter = record.trigger_counter if inferred is None else inferred
+            part_id = None if counter is None else str(counter)
         seen.view = View(
             ticket=next(self._tickets),
             camera=self._camera,

@@ -127,3 +127,18 @@ def test_blind_intervals_come_in_pairs_and_never_overlap(steps: list[tuple[bool,
     assert all(blind.from_ns >= end for blind, end in zip(opened, ends, strict=False))
     assert all(blind.from_ns <= (blind.to_ns or 0) for blind in closed)
     assert blindness.open == (len(opened) > len(closed))
+
+
+def test_a_stall_without_end_is_hopeless_and_a_pause_of_the_line_is_not() -> None:
+    watching = sight()
+    watching.frame(frame(20 * S, 5), 20 * S)
+    for second in range(1000):
+        watching.answered((21 + second) * S, 7)
+        assert not watching.hopeless((21 + second) * S), "nothing was triggered: silence is legal"
+    watching.answered(1021 * S, 9 + 7)  # the line runs again, and nothing comes
+    assert watching.state is CameraState.STALLED
+    assert not watching.hopeless(1023 * S)
+    watching.answered(1024 * S, 20)
+    assert watching.hopeless(1025 * S)
+    watching.frame(frame(1026 * S, 5), 1026 * S)
+    assert not watching.hopeless(1026 * S)

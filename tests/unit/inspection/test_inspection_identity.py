@@ -176,6 +176,18 @@ def test_a_line_that_stands_still_gives_its_encoder_value_to_one_part() -> None:
     assert watched.views[-1].part_id is None, "the camera process is another one, the part may be the same"
 
 
+def test_a_line_that_runs_backwards_gives_no_encoder_value_to_a_second_part() -> None:
+    watched = Watched(IdentityRules(part_id="encoder"))
+    for index, encoder in enumerate([40, 41, 42, 41, 40, 43]):
+        watched.frame(frame(1 + index, 10 * index, encoder=encoder))
+    assert [view.part_id for view in watched.views] == ["40", "41", "42", None, None, "43"]
+    assert watched.reasons == [None] * 6, "the images are inspected, their verdicts are nobody's"
+    for index in range(66_000):
+        watched.frame(frame(7 + index, 100 + index, encoder=1000 + index))
+    assert watched.frame(frame(70_000, 70_000, encoder=42)) is not None
+    assert watched.views[-1].part_id == "42", "the memory is bounded"
+
+
 def test_the_same_exposure_twice_is_one_part() -> None:
     watched = Watched()
     watched.frame(frame(1, 0))
@@ -247,13 +259,19 @@ def test_a_second_exposure_of_one_trigger_is_nobodys_part() -> None:
     assert second.part_id is None
 
 
-def test_a_frame_without_its_chunk_is_placed_but_has_no_id() -> None:
+def test_a_frame_without_its_chunk_is_placed_and_does_not_pass() -> None:
     watched = Watched(IdentityRules(part_id="trigger_counter"))
     watched.frame(frame(10, 0, trigger=7))
     watched.frame(frame(11, 10))
     watched.frame(frame(12, 20, trigger=9))
-    assert [view.part_id for view in watched.views] == ["7", None, "9"]
+    assert [view.part_id for view in watched.views] == ["7", "8", "9"]
+    assert watched.reasons == [None, Reason.INCOMPLETE, None]
     assert watched.names == ["no_trigger_counter"]
+    watched = Watched(IdentityRules(part_id="encoder"))
+    watched.frame(frame(10, 0, trigger=7, encoder=70))
+    watched.frame(frame(11, 10))
+    assert [view.part_id for view in watched.views] == ["70", None]
+    assert watched.reasons == [None, None]
 
 
 def test_the_encoder_can_be_the_parts_id() -> None:

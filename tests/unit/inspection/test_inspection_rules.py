@@ -107,6 +107,27 @@ def test_frozen_is_byte_by_byte(padding: int, channels: int) -> None:
     assert ValidityGate(ValidityRules(frozen=False)).check("a", image()) == ""
 
 
+def test_a_stale_image_is_told_from_a_new_one_as_long_as_it_is_kept() -> None:
+    random = np.random.default_rng(2)
+    images = [random.integers(50, 150, (20, 30), dtype=np.uint8) for _ in range(12)]
+    gate = ValidityGate(ValidityRules())
+    assert [gate.check("a", image) for image in images] == [""] * 12
+    assert "5 images before" in gate.check("a", images[7])
+    assert "frozen" in gate.check("a", images[11])
+    assert gate.check("b", images[7]) == "", "another camera's"
+    assert gate.check("a", images[3]) == "", "so far back nothing is kept"
+    assert gate.check("a", images[7][:10]) == "", "of another size"
+    assert gate.check("a", images[7]) == ""
+
+
+def test_large_images_are_not_all_kept() -> None:
+    gate = ValidityGate(ValidityRules(black_below=0))
+    images = [np.full((4096, 6000), level, np.uint8) for level in range(4)]
+    assert [gate.check("a", image) for image in images] == [""] * 4
+    assert "2 images before" in gate.check("a", images[2])
+    assert gate.check("a", images[1]) == "", "two of 24.6 MB fit into 64 MiB"
+
+
 def test_every_colour_of_a_bayer_pattern_is_sampled() -> None:
     image = np.full((70, 70), 10, np.uint8)
     image[1::2, 1::2] = 255
