@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from inspector.config.announcing import announce_problems
 from inspector.config.base import Section, load_toml, parse_section, read_toml
 from inspector.config.keys import KeyRing
 from inspector.config.product import Name, Product
@@ -95,6 +96,8 @@ class ChannelConfig(Section):
     """A verdict that does not pass is to be acknowledged within this."""
     repair_ms: Annotated[float, Field(gt=0)] = 60.0
     """Told to controllers: a gap that is not repaired after this turns its parts to "do not pass"."""
+    announce_by: Literal["time_and_encoder", "time", "encoder"] = "time_and_encoder"
+    """What each announcement must give. ``time`` alone is safe at one belt speed without stops, ``encoder`` alone with one that never slips."""
     announce_window_ms: Annotated[float, Field(gt=0)] = 20.0
     """How far a part may be off the time that was announced for it; less than half of what is between two parts."""
     announce_encoder_window: Annotated[int, Field(ge=0)] = 50
@@ -288,7 +291,7 @@ def read_station(path: Path) -> StationFiles:
     if station is None or product is None:
         raise ConfigError(problems)
     files = StationFiles(station=station, product=product)
-    problems += _group_problems(files, path)
+    problems += _group_problems(files, path) + announce_problems(files, path)
     if problems:
         raise ConfigError(problems)
     return files

@@ -39,6 +39,7 @@ def line_settings(files: StationFiles, boot_id: str, engine: str) -> LineSetting
         heartbeat_ms=station.publisher.heartbeat_ms,
         announcing=Announcing(
             part_ids={camera.name: camera.identity.part_id for camera in station.cameras},
+            by=station.channel.announce_by,
             deadline_ns=int(product.deadline_ms * 1e6),
             window_ns=int(station.channel.announce_window_ms * 1e6),
             encoder_window=station.channel.announce_encoder_window,

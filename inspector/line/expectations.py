@@ -13,6 +13,13 @@ if TYPE_CHECKING:
     from inspector.line.streams import Streams
 
 
+_BY = {
+    "time_and_encoder": "time and encoder, because neither alone sees every mishap (channel.announce_by)",
+    "time": "time (channel.announce_by)",
+    "encoder": "encoder (channel.announce_by)",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """An announcement, understood."""
@@ -70,13 +77,9 @@ def _by_camera(request: Announce, cameras: tuple[str, ...]) -> dict[str, Expecta
 
 
 def _keys(request: Announce, camera: str, wanted: Expectation, asked_ns: int, rules: Announcing) -> Keys:
-    if wanted.in_ms is None and wanted.encoder is None:
-        raise ValueError(f"part {request.part_id!r}: in_ms or encoder is missing for camera {camera}: a trigger counter alone is order, no identity")
-    given = sum(value is not None for value in (wanted.in_ms, wanted.encoder, wanted.trigger_counter))
-    if given < rules.keys:
-        raise ValueError(
-            f"part {request.part_id!r}: {given} of in_ms, encoder and trigger_counter are given for camera {camera}, but {rules.keys} are needed"
-        )
+    for name, value, other in (("in_ms", wanted.in_ms, "encoder"), ("encoder", wanted.encoder, "time")):
+        if value is None and rules.by != other:
+            raise ValueError(f"part {request.part_id!r}: {name} is missing for camera {camera}: the station matches parts by {_BY[rules.by]}")
     window_ns = rules.window_ns if wanted.window_ms is None else int(wanted.window_ms * 1e6)
     if 2 * window_ns >= rules.deadline_ns:
         raise ValueError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from inspector.contract.records import Action, Outcome
 
@@ -20,6 +20,8 @@ class Announcing:
 
     part_ids: Mapping[str, str] = field(default_factory=dict)
     """By camera: ``announced``, what the camera latches (``trigger_counter``, ``encoder``), or ``frame``."""
+    by: Literal["time_and_encoder", "time", "encoder"] = "time_and_encoder"
+    """What each announcement must give; one alone does not see what the other does."""
     deadline_ns: int = 0
     """Exposure to verdict, the product's."""
     window_ns: int = 20_000_000
@@ -28,8 +30,6 @@ class Announcing:
     """The same in encoder steps."""
     timeout_ns: int = 10_000_000_000
     """How long a part without an expected time is waited for."""
-    keys: int = 1
-    """So many of time, encoder value and trigger counter must be announced; two see what one cannot."""
     max_expected: int = 1_000
     """Parts under way in a stream whose cameras match frames with announcements."""
     max_open: int = 10_000

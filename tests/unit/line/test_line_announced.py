@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import count
+from typing import Any
 
 import pytest
 
@@ -20,9 +21,9 @@ WINDOW = 20 * MS
 class Line:
     """A ledger with its caller: times in ms, what was opened, closed and told."""
 
-    def __init__(self, modes: Mapping[str, str] | None = None, group: tuple[str, ...] = (), keys: int = 1, limit: int = 100) -> None:
+    def __init__(self, modes: Mapping[str, str] | None = None, by: Any = "time", group: tuple[str, ...] = (), limit: int = 100) -> None:
         modes = modes or {"a": "announced"}
-        self.ledger = Ledger(Streams(list(modes), group), Announcing(modes, DEADLINE, WINDOW, 50, 1000 * MS, keys, limit, limit))
+        self.ledger = Ledger(Streams(list(modes), group), Announcing(modes, by, DEADLINE, WINDOW, 50, 1000 * MS, limit, limit))
         self.tickets = count(1)
         self.numbers = count(1)
         self.opened: list[Opened] = []
@@ -226,7 +227,7 @@ def test_a_frame_nobody_announced_puts_those_under_way_in_doubt() -> None:
 
 
 def test_a_part_that_did_not_come_by_its_deadline_puts_those_under_way_in_doubt() -> None:
-    line = Line()
+    line = Line(by="encoder")
     line.announce("p", 0, expected(None, 1000))
     line.announce("q", 500, expected(None, 2000))
     line.pass_time(1000)
@@ -240,10 +241,12 @@ def test_an_announcement_that_comes_after_its_frame_is_refused() -> None:
     line.frame(100, encoder=1000)
     with pytest.raises(ValueError, match="frame 1 of camera a fits it and came before it was announced"):
         line.announce("p", 110, expected(0))
-    with pytest.raises(ValueError, match="came before"):
-        line.announce("p", 110, expected(None, 1020))
     line.announce("p", 130, expected(0))
     assert len(line.opened) == 2
+    line = Line(by="encoder")
+    line.frame(100, encoder=1000)
+    with pytest.raises(ValueError, match="came before"):
+        line.announce("p", 300, expected(None, 1020))
 
 
 def test_a_frame_that_is_on_its_way_when_its_announcement_comes_is_matched() -> None:
@@ -280,7 +283,7 @@ def test_a_frame_without_a_usable_image_ends_its_announced_part_at_once() -> Non
 
 
 def test_cameras_of_a_group_match_each_for_itself() -> None:
-    line = Line({"a": "announced", "b": "announced"}, ("a", "b"))
+    line = Line({"a": "announced", "b": "announced"}, group=("a", "b"))
     line.announce("p", 0, expected(500, camera="a"), expected(700, camera="b"), stream="a+b")
     first = line.frame(500, "a")
     line.say(first, 550)
@@ -294,7 +297,7 @@ def test_cameras_of_a_group_match_each_for_itself() -> None:
 
 
 def test_a_doubled_view_of_a_group_is_not_believed() -> None:
-    line = Line({"a": "announced", "b": "announced"}, ("a", "b"))
+    line = Line({"a": "announced", "b": "announced"}, group=("a", "b"))
     line.announce("p", 0, expected(500, camera="a"), expected(520, camera="b"), stream="a+b")
     line.say(line.frame(500, "a"), 501, REJECT)
     line.say(line.frame(520, "b"), 521)
@@ -304,7 +307,7 @@ def test_a_doubled_view_of_a_group_is_not_believed() -> None:
 
 
 def test_a_camera_that_latches_the_id_beside_one_that_does_not() -> None:
-    line = Line({"a": "encoder", "b": "announced"}, ("a", "b"))
+    line = Line({"a": "encoder", "b": "announced"}, group=("a", "b"))
     line.announce("77", 0, expected(520, camera="b"), stream="a+b")
     line.say(line.frame(500, "a", part_id="77"), 501)
     line.say(line.frame(520, "b"), 545)
@@ -344,8 +347,8 @@ REFUSED = {
     "no expectation": ("an expectation for camera a is missing", {}, []),
     "unknown camera": ("has no camera 'x', but a", {}, [expected(500, camera="x")]),
     "twice": ("two expectations for camera a", {}, [expected(500), expected(500, camera="a")]),
-    "order alone": ("a trigger counter alone is order", {}, [expected(None, None, 7)]),
-    "nothing": ("in_ms or encoder is missing", {}, [Expectation()]),
+    "order alone": ("in_ms is missing for camera a", {}, [expected(None, None, 7)]),
+    "nothing": ("in_ms is missing for camera a", {}, [Expectation()]),
     "wide window": ("must be less than half", {}, [Expectation(in_ms=500, window_ms=100)]),
     "early timeout": ("is over before the part is expected", {"timeout": 510}, [expected(500)]),
 }
@@ -360,10 +363,19 @@ def test_what_makes_no_sense_is_refused_and_opens_nothing(case: str) -> None:
     assert line.ledger.count("a").opened == 0
 
 
-def test_two_values_can_be_demanded() -> None:
-    line = Line(keys=2)
-    with pytest.raises(ValueError, match="1 of in_ms, encoder and trigger_counter are given for camera a, but 2 are needed"):
-        line.announce("p", 0, expected(500))
+@pytest.mark.parametrize(
+    ("by", "expect", "missing"),
+    [
+        ("time_and_encoder", expected(500), "encoder"),
+        ("time_and_encoder", expected(None, 1000, 7), "in_ms"),
+        ("time", expected(None, 1000), "in_ms"),
+        ("encoder", expected(500), "encoder"),
+    ],
+)
+def test_what_the_station_matches_by_must_be_announced(by: str, expect: Expectation, missing: str) -> None:
+    line = Line(by=by)
+    with pytest.raises(ValueError, match=f"part 'p': {missing} is missing for camera a: the station matches parts by"):
+        line.announce("p", 0, expect)
     line.announce("p", 0, expected(500, 1000))
 
 
@@ -371,11 +383,11 @@ def test_what_the_identity_of_the_cameras_does_not_allow_is_refused() -> None:
     with pytest.raises(ValueError, match="by frame id only"):
         Line({"a": "frame"}).announce("p", 0)
     with pytest.raises(ValueError, match="by frame id only"):
-        Line({"a": "announced", "b": "frame"}, ("a", "b")).announce("p", 0, expected(1, camera="a"), stream="a+b")
-    with pytest.raises(ValueError, match="latches the part id .its encoder.: leave"):
+        Line({"a": "announced", "b": "frame"}, group=("a", "b")).announce("p", 0, expected(1, camera="a"), stream="a+b")
+    with pytest.raises(ValueError, match=r"latches the part id \(its encoder\)"):
         Line({"a": "encoder"}).announce("p", 0, expected(500))
-    with pytest.raises(ValueError, match="name the camera of each"):
-        Line({"a": "announced", "b": "announced"}, ("a", "b")).announce("p", 0, expected(500), expected(500), stream="a+b")
+    with pytest.raises(ValueError, match="name one in each expectation"):
+        Line({"a": "announced", "b": "announced"}, group=("a", "b")).announce("p", 0, expected(500), expected(500), stream="a+b")
     with pytest.raises(ValueError, match="by frame id only"):
         Ledger(Streams(["a"])).announce(Announce(no=1, stream="a", part_id="p"), 0, 0)
 

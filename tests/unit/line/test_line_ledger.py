@@ -2,15 +2,19 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import count
+from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from inspector.contract.records import Box, Defect, LateResult, Outcome, Proposal, Reason, View
+from inspector.contract.records import Box, Defect, Event, LateResult, Outcome, Proposal, Reason, View
+from inspector.contract.requests import Announce, Expectation
 from inspector.line.ledger import Ledger
 from inspector.line.parts import Closing, Item, Opened
+from inspector.line.settings import Announcing
 from inspector.line.streams import Streams
 
 DEADLINE = 100
@@ -187,12 +191,20 @@ def test_streams() -> None:
 
 
 class OneLaw(RuleBasedStateMachine):
-    """Any interleaving gives each part exactly one outcome."""
+    """Any interleaving gives each part exactly one outcome; an announced id has exactly one verdict."""
 
-    @initialize(grouped=st.booleans())
-    def begin(self, grouped: bool) -> None:
+    @initialize(
+        grouped=st.booleans(),
+        modes=st.tuples(*[st.sampled_from(["trigger_counter", "announced"])] * 2),
+        by=st.sampled_from(["time_and_encoder", "time", "encoder"]),
+    )
+    def begin(self, grouped: bool, modes: tuple[str, str], by: Any) -> None:
         self.streams = Streams(["a", "b"], ["a", "b"] if grouped else [])
-        self.ledger = Ledger(self.streams)
+        self.modes = dict(zip("ab", modes, strict=True))
+        rules = Announcing(self.modes, by, deadline_ns=60, window_ns=5, encoder_window=1, timeout_ns=150, max_expected=20, max_open=20)
+        self.ledger = Ledger(self.streams, rules)
+        self.by = by
+        self.announced: dict[tuple[str, str], list[Outcome]] = {}
         self.now = 0
         self.tickets = count(1)
         self.views: dict[int, View] = {}
@@ -207,6 +219,9 @@ class OneLaw(RuleBasedStateMachine):
             if isinstance(item, LateResult):
                 self.late += 1
                 continue
+            if isinstance(item, Event):
+                assert item.name in {"unannounced_part", "announcements_in_doubt", "repeated_part_id"}
+                continue
             if isinstance(item, Opened):
                 assert (item.stream, item.part_no) not in self.opened, "opened twice"
                 self.opened.add((item.stream, item.part_no))
@@ -215,6 +230,8 @@ class OneLaw(RuleBasedStateMachine):
             key = (item.stream, item.part_no)
             assert key not in self.closed, "closed twice"
             self.closed[key] = item
+            if (item.stream, item.part_id) in self.announced:
+                self.announced[item.stream, str(item.part_id)].append(item.outcome)
             for one in item.views:
                 assert one.view.ticket not in self.ended, "a view in two parts"
                 self.ended.add(one.view.ticket)
@@ -235,11 +252,38 @@ class OneLaw(RuleBasedStateMachine):
         part_id=st.sampled_from(["1", "2", "3", None]),
         ahead=st.integers(0, 60),
         reason=st.sampled_from([None, None, None, Reason.NO_FRAME]),
+        lost=st.booleans(),
     )
-    def open_view(self, camera: str, part_id: str | None, ahead: int, reason: Reason | None) -> None:
+    def open_view(self, camera: str, part_id: str | None, ahead: int, reason: Reason | None, lost: bool) -> None:
         ticket = next(self.tickets)
-        self.views[ticket] = view(ticket, camera, part_id, self.now, reason, self.now + ahead)
+        announced = self.modes[camera] == "announced"
+        one = view(ticket, camera, None if announced else part_id, self.now, reason, self.now + ahead)
+        self.views[ticket] = msgspec.structs.replace(one, encoder=self.now, frame_id=None if reason and lost else ticket)
         self.take(self.ledger.open(self.views[ticket], self.now))
+
+    @rule(
+        stream=st.sampled_from(["a", "b", "a+b"]),
+        part_id=st.integers(1, 30),
+        ahead=st.integers(0, 30),
+        by=st.sampled_from(["time", "encoder", "both"]),
+    )
+    def announce(self, stream: str, part_id: int, ahead: int, by: str) -> None:
+        in_ms = None if by == "encoder" else ahead / 1e6
+        encoder = None if by == "time" else self.now + ahead
+        expect = tuple(
+            Expectation(camera=camera, in_ms=in_ms, encoder=encoder)
+            for camera in (self.streams.cameras(stream) if stream in self.streams.names else ())
+            if self.modes[camera] == "announced"
+        )
+        before = self.ledger.snapshot()
+        try:
+            items = self.ledger.announce(Announce(no=1, stream=stream, part_id=str(part_id), expect=expect), self.now, self.now)
+        except ValueError:
+            assert self.ledger.snapshot() == before, "what is refused opens nothing"
+            return
+        assert (stream, str(part_id)) not in self.announced, "an id was announced twice"
+        self.announced[stream, str(part_id)] = []
+        self.take(items)
 
     @rule(which=st.integers(0, 12), outcome=st.sampled_from(list(Outcome)))
     def propose(self, which: int, outcome: Outcome) -> None:
@@ -256,6 +300,8 @@ class OneLaw(RuleBasedStateMachine):
     @rule(step=st.integers(0, 40))
     def expire(self, step: int) -> None:
         self.now += step
+        for proposal in self.ledger.released(self.now):
+            self.take(self.ledger.propose(proposal, self.now))
         self.take(self.ledger.expire(self.now))
         due = self.ledger.next_deadline_ns()
         assert due is None or due > self.now
@@ -285,6 +331,7 @@ class OneLaw(RuleBasedStateMachine):
         self.take(self.ledger.close_all(Reason.SHUTDOWN, self.now))
         for stream, books in self.ledger.snapshot().items():
             assert {number for name, number in self.closed if name == stream} == set(range(1, books.opened + 1))
+        assert all(len(outcomes) == 1 for outcomes in self.announced.values()), "an announced part ends exactly once"
 
 
 TestOneLaw = OneLaw.TestCase
