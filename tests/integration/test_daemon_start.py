@@ -120,7 +120,7 @@ def test_another_machines_engine(site: Any) -> None:
     assert untouched(site)
 
 
-@pytest.mark.parametrize("which", ["publisher", "metrics"])
+@pytest.mark.parametrize("which", ["publisher", "channel", "metrics"])
 def test_a_port_that_is_taken(site: Any, which: str) -> None:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
@@ -128,6 +128,8 @@ def test_a_port_that_is_taken(site: Any, which: str) -> None:
         port = holder.getsockname()[1]
         if which == "publisher":
             site.port = port
+        elif which == "channel":
+            site.channel_port = port
         else:
             site.metrics_port = port
         site.write()

@@ -25,6 +25,7 @@ from inspector.contract.requests import (
     Command,
     CommandName,
     Done,
+    Expectation,
     Hello,
     Ping,
     Refusal,
@@ -37,7 +38,7 @@ from inspector.contract.requests import (
 )
 from inspector.line.channel import Channel
 from inspector.line.publisher import Publisher
-from inspector.line.settings import LineSettings, Liveness
+from inspector.line.settings import Announcing, LineSettings, Liveness
 from inspector.line.streams import Streams
 from inspector.line.thread import LineThread
 from inspector.line.welcome import LineFacts
@@ -147,6 +148,7 @@ class Station:
             product_version="1",
             uninspected=Action.STOP,
             heartbeat_ms=10,
+            announcing=Announcing(part_ids={"a": "trigger_counter", "b": "announced"}, deadline_ns=S),
         )
         self.kept = Kept()
         self.failures: list[BaseException] = []
@@ -291,6 +293,12 @@ def test_an_announcement_is_answered_by_the_line_thread(station: Station, plc: C
     assert isinstance(reply, Refused)
     assert reply.code is Refusal.INVALID
     assert "nowhere" in reply.detail
+    for number in (1, 2):
+        done = plc.ask(Announce, stream="b", part_id=f"p{number}", expect=(Expectation(in_ms=5_000.0 * number, encoder=1_000 * number),))
+        assert isinstance(done, Done)
+        assert done.part_no == number
+    again = plc.ask(Announce, stream="b", part_id="p1", expect=(Expectation(in_ms=60_000.0, encoder=90_000),))
+    assert isinstance(again, Refused), "it is announced already"
 
 
 # Replay.

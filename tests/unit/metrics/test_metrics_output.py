@@ -39,6 +39,17 @@ def metrics(registry: CollectorRegistry) -> Iterator[Metrics]:
     made.stop(5.0)
 
 
+CHANNEL = SimpleNamespace(
+    requests={"hello": 3, "ping": 90},
+    bad={"unreadable": 7, "too_fast": 100},
+    unanswered=60,
+    askers=2,
+    replayed=512,
+    busy_s=0.25,
+    knocks={"accepted": 3, "no_key": 1},
+    controllers={"plc": SimpleNamespace(present=True, outstanding=2, overdue_in_all=5, failed=1)},
+    alarms=(SimpleNamespace(name="ack_overdue:plc", acknowledged_by=None), SimpleNamespace(name="actuation_failed:plc", acknowledged_by="boss")),
+)
 FULL = Sources(
     ledger=lambda: {"top": SimpleNamespace(opened=10, closed=8, pending=2)},
     queue_depths=lambda: {"inspection": 3},
@@ -48,6 +59,7 @@ FULL = Sources(
     heartbeat_age_s=lambda: 0.02,
     refused=lambda: {"journal": 4, "archive": 1},
     writable=lambda: {"journal": False},
+    channel=lambda: CHANNEL,
 )
 
 
@@ -108,6 +120,24 @@ def test_states_are_asked_for_at_the_scrape(metrics: Metrics, registry: Collecto
     assert value("inspector_heartbeat_age_seconds") == 0.02
     assert value("inspector_output_refused_total", {"output": "journal"}) == 4
     assert value("inspector_output_writable", {"output": "journal"}) == 0
+    assert value("inspector_channel_requests_total", {"type": "ping"}) == 90
+    assert value("inspector_channel_refused_total", {"kind": "too_fast"}) == 100
+    assert value("inspector_channel_unanswered_total") == 60
+    assert value("inspector_channel_connections_total", {"result": "no_key"}) == 1
+    assert value("inspector_channel_askers") == 2
+    assert value("inspector_channel_replayed_total") == 512
+    assert value("inspector_channel_busy_seconds_total") == 0.25
+    assert value("inspector_controller_present", {"controller": "plc"}) == 1
+    assert value("inspector_acks_outstanding", {"controller": "plc"}) == 2
+    assert value("inspector_acks_overdue_total", {"controller": "plc"}) == 5
+    assert value("inspector_actuations_failed_total", {"controller": "plc"}) == 1
+    assert value("inspector_alarm", {"alarm": "ack_overdue:plc", "acknowledged": "no"}) == 1
+    assert value("inspector_alarm", {"alarm": "actuation_failed:plc", "acknowledged": "yes"}) == 1
+
+
+def test_a_station_without_a_channel_has_no_metrics_of_it(metrics: Metrics, registry: CollectorRegistry) -> None:
+    metrics.watch(Sources(), {})
+    assert not [family.name for family in registry.collect() if family.name.startswith(("inspector_channel", "inspector_alarm", "inspector_acks"))]
 
 
 def test_a_scrape_takes_the_ledger_once(metrics: Metrics, registry: CollectorRegistry) -> None:
