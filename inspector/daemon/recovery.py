@@ -14,14 +14,13 @@ import msgspec
 from inspector.contract.errors import ConfigError
 from inspector.contract.records import Blind, ClosedPart, Event, EventLevel, Outcome, Reason, StageTimes
 from inspector.journal.fold import Boot, Folded, fold
-from inspector.line.record_file import About, Recording, UnreadableRecordingError, read_recording
+from inspector.line.record_file import About, OpenRecord, Recording, UnreadableRecordingError, read_recording
 from inspector.line.recorder import SIZE_BYTES, FlightRecorder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from inspector.config.station import Station, StationFiles
-    from inspector.line.parts import Opened
     from inspector.line.streams import Streams
 
 _ON_THE_WAY_NS = 1_000_000_000
@@ -161,7 +160,7 @@ def _recover(path: Path, journal: Path, machine_boot: str) -> Recovered:
     return Recovered(about.boot_id, number, by_stream, alive_ns, seen_ns, tuple(events))
 
 
-def _crashed(part: Opened, left: Recording) -> ClosedPart:
+def _crashed(part: OpenRecord, left: Recording) -> ClosedPart:
     """How a part ends that was open. It was never numbered on the wire: ``seq`` is 0. It ended when the daemon was last known to live."""
     about = left.about
     closed_ns = max(left.alive_ns, part.opened_ns)
@@ -173,7 +172,7 @@ def _crashed(part: Opened, left: Recording) -> ClosedPart:
         outcome=Outcome.UNINSPECTED,
         reason=Reason.CRASHED,
         detail="the station ended before the part was closed",
-        action=about.uninspected,
+        action=part.uninspected,
         defects=(),
         views=(),
         times=StageTimes(),
@@ -182,7 +181,7 @@ def _crashed(part: Opened, left: Recording) -> ClosedPart:
         deadline_ns=part.deadline_ns,
         closed_ns=closed_ns,
         product=about.product,
-        product_version=about.product_version,
+        product_version=part.product_version,
         engines=about.engines,
         closed_utc_ns=closed_ns + left.utc_offset_ns,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from inspector.contract.records import ClosedPart
+    from inspector.contract.records import Action, ClosedPart
     from inspector.contract.requests import Reply
     from inspector.line.parts import Opened
 
@@ -21,6 +21,9 @@ class Recorder(Protocol):
 
     def beat(self, now_ns: int) -> None:
         """The line thread lives."""
+
+    def use(self, product_version: str, uninspected: Action) -> None:
+        """What parts that are opened from now on are inspected by, and act as if they are not."""
 
 
 class Audience(Protocol):
@@ -44,6 +47,9 @@ class NoRecorder:
         return 0
 
     def beat(self, now_ns: int) -> None:
+        """Nothing."""
+
+    def use(self, product_version: str, uninspected: Action) -> None:
         """Nothing."""
 
 

@@ -20,10 +20,11 @@ import numpy as np
 
 from inspector.contract.errors import InspectorError
 from inspector.contract.records import Action, ClosedPart, ClosedView, Defect, Outcome, Picture, Reason, StageTimes, View
-from inspector.line.parts import Opened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from inspector.line.parts import Opened
 
 VERSION = 1
 """Changes with every change of what is recorded: a test holds the recorded types to it."""
@@ -46,7 +47,6 @@ RECORD_REST = struct.Struct("<IQQII")
 
 _PLAIN = tuple(name for name in ClosedPart.__struct_fields__ if name not in {"views", "defects", "times"})
 _plain = attrgetter(*_PLAIN)
-_plain_opened = attrgetter("stream", "part_no", "part_id", "exposure_ns", "opened_ns", "deadline_ns")
 _encode = msgspec.msgpack.Encoder().encode
 _fields = msgspec.structs.astuple
 
@@ -68,9 +68,44 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
     product_version: str
     engines: tuple[str, ...]
     uninspected: Action
-    """What a part that was open at a crash acts as."""
+    """What a part acts as that is not inspected."""
     seen_ns: dict[str, int] = msgspec.field(default_factory=dict)
     """Newest exposure of each stream before the first record, where the machine has not been booted since."""
+
+
+class OpenRecord(msgspec.Struct, frozen=True, array_like=True):
+    """A part that was opened."""
+
+    stream: str
+    part_no: int
+    part_id: str | None
+    exposure_ns: int
+    opened_ns: int
+    deadline_ns: int
+    product_version: str
+    uninspected: Action
+    """What it acts as if it is never closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecorderState:
+    """Counts since the start."""
+
+    recorded: int
+    """Closed parts; the number of the last record."""
+    committed: int
+    """Up to this record nothing must be folded."""
+    open: int
+    overwritten: int
+    """Parts that were overwritten before they were closed or in the journal: a crash would lose them."""
+    unrecorded: int
+    """Parts that could not be recorded."""
+    used_bytes: int
+    size_bytes: int
+    in_memory: bool
+    """False: the file lies on a disk, and its stores may wait for that disk."""
+    locked_in_memory: bool
+    """False: the pages may be swapped out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +122,7 @@ class Recording:
     overwritten: int
     damaged_bytes: int
     """What lies behind a record that cannot be read; 0: nothing does. A record that was being written at the end is no damage."""
-    open: tuple[Opened, ...] = ()
+    open: tuple[OpenRecord, ...] = ()
     """Opened and never closed, in the order of opening."""
     closed: tuple[ClosedPart, ...] = ()
     """Not known to be in the journal, in the order of closing."""
@@ -123,9 +158,10 @@ def page(about: About, capacity: int, words: bytes = b"") -> bytes:
     return ((fixed.ljust(WORDS_AT, b"\0") + words).ljust(ABOUT_AT, b"\0") + text).ljust(PAGE_BYTES, b"\0")
 
 
-def encode_opened(part: Opened) -> bytes:
+def encode_opened(part: Opened, product_version: str, uninspected: Action) -> bytes:
     """A record's body."""
-    return _encode(_plain_opened(part))
+    known = (part.stream, part.part_no, part.part_id, part.exposure_ns, part.opened_ns, part.deadline_ns)
+    return _encode(OpenRecord(*known, product_version, uninspected))
 
 
 def exposed_ns(part: ClosedPart) -> int:
@@ -176,7 +212,7 @@ def _read(path: Path, data: mmap.mmap) -> Recording:
     words = struct.unpack_from(f"<{WORDS}Q", data, WORDS_AT)
     utc_offset_ns = words[OFFSET] - (1 << 64 if words[OFFSET] >> 63 else 0)
     clean = words[CLEAN] == 1
-    open_parts: dict[tuple[str, int], Opened] = {}
+    open_parts: dict[tuple[str, int], OpenRecord] = {}
     closed: list[ClosedPart] = []
     seen_ns = dict(about.seen_ns)
     at = words[TAIL]
@@ -184,7 +220,7 @@ def _read(path: Path, data: mmap.mmap) -> Recording:
         for kind, number, body, end in () if clean else _records(data, capacity, at):
             at = end
             if kind == OPENED:
-                opened = Opened(*msgspec.msgpack.decode(body))
+                opened = msgspec.msgpack.decode(body, type=OpenRecord)
                 open_parts[opened.stream, opened.part_no] = opened
             elif kind == CLOSED:
                 one = msgspec.msgpack.decode(body, type=_Closed)

@@ -14,14 +14,15 @@ import os
 import threading
 import time
 import zlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from inspector.contract.errors import AddressError, ConfigError
+from inspector.contract.records import Action
 from inspector.line import record_file as layout
 from inspector.line.memory import lies_in_memory, lock_in_memory
+from inspector.line.record_file import RecorderState
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,27 +38,6 @@ _SLACK_BYTES = 16 * 1024
 _LARGEST = 16
 """One record takes at most so small a part of the ring, and all open parts a quarter of it."""
 _WORD = (1 << 64) - 1
-
-
-@dataclass(frozen=True, slots=True)
-class RecorderState:
-    """Counts since the start."""
-
-    recorded: int
-    """Closed parts; the number of the last record."""
-    committed: int
-    """Up to this record nothing must be folded."""
-    open: int
-    overwritten: int
-    """Parts that were overwritten before they were closed or in the journal: a crash would lose them."""
-    unrecorded: int
-    """Parts that could not be recorded."""
-    used_bytes: int
-    size_bytes: int
-    in_memory: bool
-    """False: the file lies on a disk, and its stores may wait for that disk."""
-    locked_in_memory: bool
-    """False: the pages may be swapped out."""
 
 
 class FlightRecorder:
@@ -84,6 +64,7 @@ class FlightRecorder:
         self._oldest = 1
         """Number of the oldest close in the ring."""
         self._about: About | None = None
+        self._rules: tuple[str, Action] = ("", Action.STOP)
         self._seen_ns: dict[str, int] = {}
         self._told: tuple[int, tuple[tuple[int, int], ...]] = (0, ())
         self._in_memory = self._locked_in_memory = False
@@ -140,6 +121,7 @@ class FlightRecorder:
             data[offset] = 0
         data[: layout.PAGE_BYTES] = layout.page(about, self._capacity)
         self._about, self._seen_ns = about, dict(about.seen_ns)
+        self.use(about.product_version, about.uninspected)
         self._in_memory, self._locked_in_memory = lies_in_memory(new), lock_in_memory(data)
         self._map = data
         self._words = memoryview(data)[layout.WORDS_AT : layout.WORDS_AT + 8 * layout.WORDS].cast("Q")
@@ -168,7 +150,7 @@ class FlightRecorder:
     def opened(self, part: Opened) -> None:
         """A part was opened."""
         try:
-            body = layout.encode_opened(part)
+            body = layout.encode_opened(part, *self._rules)
         except (TypeError, ValueError, OverflowError):  # what cannot be encoded must not end the line thread
             self._unrecorded += 1
             return
@@ -196,6 +178,10 @@ class FlightRecorder:
         """The line thread lives."""
         self._words[layout.ALIVE] = now_ns
         self._words[layout.OFFSET] = (time.time_ns() - time.monotonic_ns()) & _WORD
+
+    def use(self, product_version: str, uninspected: Action) -> None:
+        """What parts that are opened from now on are inspected by, and act as if they are never closed."""
+        self._rules = (product_version, uninspected)
 
     # The journal's thread.
 

@@ -40,6 +40,7 @@ class Sender:
     def use(self, settings: LineSettings) -> None:
         """What stands on every message from now on."""
         self._settings = settings
+        self._recorder.use(settings.product_version, settings.uninspected)
 
     def verdict(self, closing: Closing, *, simulated: bool) -> None:
         """A part has ended."""

