@@ -89,7 +89,10 @@ class Notice(msgspec.Struct, frozen=True, tag_field="type", tag="notice"):
 
 
 class Decision(msgspec.Struct, frozen=True, tag_field="type", tag="decision", kw_only=True):
-    """One part passes or does not; or a run of numbers, of which nothing is known, does not."""
+    """One part passes or does not; or a run of numbers, of which nothing is known, does not.
+
+    A number that was given up is told again, still as not passing, when it turns out to be that of an announced part.
+    """
 
     station: str
     stream: str

@@ -50,11 +50,13 @@ class Parts:
         in_order: release decisions by part number.
         hold_ns: how long a missing number may hold back those after it.
         valid_ns: how long a pass holds.
-        opened: parts that the station had opened before; nothing is told of those that are lost.
+        opened: parts that the station had opened before; nothing is told of those that are lost. None: not known before ``begin``.
     """
 
-    def __init__(self, make: Callable[..., Decision], *, in_order: bool, hold_ns: int, valid_ns: int, opened: int) -> None:
+    def __init__(self, make: Callable[..., Decision], *, in_order: bool, hold_ns: int, valid_ns: int, opened: int | None) -> None:
         self._make, self._in_order, self._hold_ns, self._valid_ns = make, in_order, hold_ns, valid_ns
+        self._counting = opened is not None
+        opened = opened or 0
         self._base = opened
         self._next = opened + 1
         """All numbers from ``_base`` to below are decided, and told."""
@@ -69,6 +71,14 @@ class Parts:
         """Highest number that is known to exist."""
         self.before = 0
         """Verdicts on parts that were opened before the controller came."""
+
+    def begin(self, opened: int, hold_ns: int) -> None:
+        """From now on a number above ``opened`` that is missing is a part that is lost."""
+        self._counting, self._hold_ns = True, hold_ns
+        self._base, self._next = opened, opened + 1
+        self._decided = {no for no in self._decided if no > opened}
+        self.opened = max([opened, *self._decided])
+        self._release()
 
     @property
     def undecided(self) -> int:
@@ -135,6 +145,11 @@ class Parts:
         self.opened = max(self.opened, part_no)
         if again:
             return [decision] if awaited else []
+        if not self._counting:
+            self._decided.add(part_no)
+            if len(self._decided) > 2 * REMEMBERED:
+                self._decided = set(sorted(self._decided)[-REMEMBERED:])
+            return [decision]
         if part_no <= self._base:
             self.before += 1
             return [] if by_id else [decision]
@@ -149,6 +164,8 @@ class Parts:
 
         ``announced`` False: those that were announced may still come.
         """
+        if not self._counting:
+            return []
         until = self.opened + 1 if below is None else below
         awaited = {one.part_no: part_id for part_id, one in self.announced.items() if one.part_no is not None}
         told: list[Decision] = []
@@ -181,17 +198,22 @@ class Parts:
             return []
         return [self._make(part_id=None, part_no=first, to_part_no=None if first == last else last, passes=False, cause=cause, detail=detail)]
 
+    def withdraw(self, part_id: str | None) -> None:
+        """The part with this id passes no more."""
+        if part_id is not None and part_id in self._known:
+            self._known[part_id].passes = False
+
     def fail(self, cause: Cause, detail: str, now_ns: int) -> list[Decision]:
         """Everything under way does not pass: what was announced, what waits, what was opened."""
-        told = []
-        for part_id, announced in list(self.announced.items()):
-            decision = self._make(part_id=part_id, part_no=announced.part_no, passes=False, cause=cause, detail=detail)
-            told += self.decide(decision, now_ns, 0.0)
         for part_no, waiting in list(self._waiting.items()):
             if waiting.decision.passes:
                 failed = msgspec.structs.replace(waiting.decision, passes=False, cause=cause, detail=detail)
                 self._remember(failed, now_ns, 0.0)
                 self._waiting[part_no] = _Waiting(failed, waiting.since_ns)
+        told = []
+        for part_id, announced in list(self.announced.items()):
+            decision = self._make(part_id=part_id, part_no=announced.part_no, passes=False, cause=cause, detail=detail)
+            told += self.decide(decision, now_ns, 0.0)
         return told + self.give_up(cause, detail)
 
     def tick(self, now_ns: int) -> list[Decision]:

@@ -106,7 +106,7 @@ class Station:
             for gap in stream.numbers.overdue(now_ns, int(self.limits.repair_ms * 1e6)):
                 told += stream.lose(gap, now_ns)
             told += self._silence(stream, now_ns)
-            told += stream.parts.tick(now_ns)
+            told += stream.tick(now_ns)
         return told
 
     def next_ns(self) -> int | None:
@@ -143,6 +143,7 @@ class Station:
             if stream is None:
                 stream = self._new_stream(name, info.last_seq, info.opened, info.pending, now_ns)
             elif first:
+                stream.limits = self.limits
                 told += stream.welcome(info.last_seq, info.opened, info.pending, now_ns)
             if info.blind:
                 stream.sight.beat(-math.inf, info.last_seq, blind=True)
@@ -189,10 +190,12 @@ class Station:
             return self._new_stream(message.stream, 0, 0, 0, now_ns)
         if isinstance(message, wire.HeartbeatMessage):
             return self._new_stream(message.stream, message.last_seq, message.opened, message.pending, now_ns)
-        return self._new_stream(message.stream, message.seq - 1, 0, 0, now_ns)
+        opened = message.part_no - 1 if isinstance(message, wire.VerdictMessage) else 0
+        return self._new_stream(message.stream, message.seq - 1, opened, 0, now_ns)
 
-    def _new_stream(self, name: str, base: int, opened: int, pending: int, now_ns: int) -> Stream:
+    def _new_stream(self, name: str, base: int, opened: int | None, pending: int, now_ns: int) -> Stream:
         where = (self.name, self.boot_id or "", name)
+        opened = opened if self._synchronised or not self._asks else None
         stream = self.streams[name] = Stream(where, self.limits, self._transit, base, opened, pending)
         stream.since_ns = now_ns
         stream.state = State.SYNCHRONISING if self.welcomed or not self._asks else State.CONNECTING

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from inspector.client.decisions import Cause, Decision, Notice, NoticeKind, NumberedMessage, State, Update, decision
 from inspector.client.numbers import Gap, Numbers
 from inspector.client.parts import Parts
@@ -16,6 +18,12 @@ from inspector.contract.records import Action, Outcome
 
 if TYPE_CHECKING:
     from inspector.client.transit import Transit
+
+_SENTENCES = {
+    Cause.LATE: "its verdict came after its deadline",
+    Cause.BLIND: "the stream could not see when it was exposed",
+    Cause.GAP: "messages were lost that may have been about it",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +41,27 @@ class Stream:
 
     Args:
         base: the last number that was given before the controller came.
-        opened: parts that were opened before.
+        opened: parts that were opened before; None: that is known from the welcome on.
         pending: how many of them were still open.
     """
 
-    def __init__(self, where: tuple[str, str, str], limits: Limits, transit: Transit, base: int, opened: int = 0, pending: int = 0) -> None:
+    def __init__(
+        self,
+        where: tuple[str, str, str],
+        limits: Limits,
+        transit: Transit,
+        base: int,
+        opened: int | None,
+        pending: int,
+    ) -> None:
         self._where = where
         self.station, _, self.name = where
         self.limits, self._transit = limits, transit
         self.numbers = Numbers(base)
         self.sight = ClientSight()
-        self.parts = self._new_parts(opened)
+        hold_ns, valid_ns = int(limits.repair_ms * 1e6), int(limits.valid_ms * 1e6)
+        make = partial(decision, where)
+        self.parts = Parts(make, in_order=limits.in_order, hold_ns=hold_ns, valid_ns=valid_ns, opened=opened)
         self._pending_before = pending
         self._held: list[wire.VerdictMessage] = []
         """PASS verdicts before which something is missing."""
@@ -89,14 +107,14 @@ class Stream:
             self._lost_something = False
             pending_since = beat.pending - max(0, self._pending_before - self.parts.before)
             if self.parts.undecided > pending_since:  # else nothing that was lost was a verdict
-                told += self.parts.give_up(Cause.GAP, "messages were lost that may have been about it", announced=False)
+                told += self._still(self.parts.give_up(Cause.GAP, "messages were lost that may have been about it", announced=False), now_ns)
         return told
 
     def welcome(self, last_seq: int, opened: int, pending: int, now_ns: int) -> list[Update]:
         """The first welcome of this boot: numbers up to ``last_seq`` were given, and ``opened`` parts opened, before it."""
         self.numbers.reach(last_seq, now_ns, 0.0, wanted=False)
         told = self.fail(Cause.UNSYNCHRONISED, "it was under way when the controller came", now_ns)
-        self.parts = self._new_parts(opened)
+        self.parts.begin(opened, int(self.limits.repair_ms * 1e6))
         self._pending_before = pending
         return told
 
@@ -125,7 +143,11 @@ class Stream:
         held, self._held = self._held, []
         for verdict in held:
             told += self._decide(verdict, now_ns, cause, detail)
-        return told + self.parts.fail(cause, detail, now_ns)
+        return [*told, *self.parts.fail(cause, detail, now_ns)]
+
+    def tick(self, now_ns: int) -> list[Decision]:
+        """Parts whose time is over."""
+        return self._still(self.parts.tick(now_ns), now_ns)
 
     def alive(self, now_ns: int) -> bool:
         """Whether the newest heartbeat is young enough."""
@@ -136,16 +158,11 @@ class Stream:
         if self.state not in {State.LIVE, State.GAP} or not self.alive(now_ns):
             return False
         exposure_ms = self.parts.passed(part_id, now_ns)
-        return exposure_ms is not None and self._doubt(exposure_ms) is None
+        return exposure_ms is not None and self._unseen(exposure_ms) is None
 
     def _doubt_before(self, boot_age_ms: float) -> None:
         self.sight.doubt_ms = max(self.sight.doubt_ms, boot_age_ms)
         self._lost_something = True
-
-    def _new_parts(self, opened: int) -> Parts:
-        limits = self.limits
-        hold_ns, valid_ns = int(limits.repair_ms * 1e6), int(limits.valid_ms * 1e6)
-        return Parts(partial(decision, self._where), in_order=limits.in_order, hold_ns=hold_ns, valid_ns=valid_ns, opened=opened)
 
     def _gap_notice(self, gap: Gap) -> Notice:
         self.state = State.GAP if self.state is State.LIVE else self.state
@@ -191,19 +208,34 @@ class Stream:
         if conflict is not None:
             sentence = "another part has the same id" if conflict is Cause.DOUBLE else "its number is not that of its announcement"
             return self._decide(verdict, now_ns, conflict, sentence)
-        if self._transit.boot_age_ms(now_ns) > verdict.boot_age_ms + verdict.remaining_ms:
-            return self._decide(verdict, now_ns, Cause.LATE, "its verdict came after its deadline")
-        doubt = self._doubt(verdict.boot_age_ms - verdict.age_ms)
+        doubt = self._doubt(verdict, now_ns)
         if doubt is not None:
-            sentence = "the stream could not see when it was exposed" if doubt is Cause.BLIND else "messages were lost that may have been about it"
-            return self._decide(verdict, now_ns, doubt, sentence)
+            return self._decide(verdict, now_ns, doubt, _SENTENCES[doubt])
         return self._decide(verdict, now_ns, Cause.VERDICT, "PASS", passes=True)
 
-    def _doubt(self, exposure_ms: float) -> Cause | None:
+    def _doubt(self, verdict: wire.VerdictMessage, now_ns: int) -> Cause | None:
+        """Why a PASS does not pass now; None: it does."""
+        if self._transit.boot_age_ms(now_ns) > verdict.boot_age_ms + verdict.remaining_ms:
+            return Cause.LATE
+        return self._unseen(verdict.boot_age_ms - verdict.age_ms)
+
+    def _unseen(self, exposure_ms: float) -> Cause | None:
         if exposure_ms < self.sight.doubt_ms:
             return Cause.GAP
         return Cause.BLIND if self.sight.covers(exposure_ms) else None
 
+    def _still(self, decisions: list[Decision], now_ns: int) -> list[Decision]:
+        """What has waited for its turn is looked at again when it is told."""
+        told = []
+        for one in decisions:
+            doubt = self._doubt(one.verdict, now_ns) if one.passes and one.verdict is not None else None
+            if doubt is not None:
+                self.parts.withdraw(one.part_id)
+                told.append(msgspec.structs.replace(one, passes=False, cause=doubt, detail=_SENTENCES[doubt]))
+            else:
+                told.append(one)
+        return told
+
     def _decide(self, verdict: wire.VerdictMessage, now_ns: int, cause: Cause, detail: str, *, passes: bool = False) -> list[Decision]:
         made = decision(self._where, part_id=verdict.part_id, part_no=verdict.part_no, passes=passes, cause=cause, detail=detail, verdict=verdict)
-        return self.parts.decide(made, now_ns, verdict.boot_age_ms - verdict.age_ms)
+        return self._still(self.parts.decide(made, now_ns, verdict.boot_age_ms - verdict.age_ms), now_ns)
