@@ -13,7 +13,7 @@ import pytest
 
 from inspector.camera.simulator import simulator_path
 from inspector.camera.simulator.feed import write_feed
-from inspector.camera.simulator.log import read_trigger_log
+from inspector.camera.simulator.log import CallFault, read_call_log, read_trigger_log
 from inspector.client.subscriber import Notice, NoticeKind, Subscriber
 from inspector.config.recipe import InputRecipe, Recipe
 from inspector.config.station import read_station
@@ -52,8 +52,8 @@ heartbeat_s = 0.6
 restart_min_s = 0.1
 restart_max_s = 0.2
 frame_timeout_s = 0.4
-settings = {{ SimTriggerLimit = {parts} }}
-environment = {{ INSPECTOR_SIM_STATE = "{line}", INSPECTOR_SIM_SEED = "7", INSPECTOR_SIM_FAULTS = "{faults}" }}
+settings = {{ SimTriggerLimit = {parts}{settings} }}
+environment = {{ INSPECTOR_SIM_STATE = "{line}", INSPECTOR_SIM_SEED = "7", INSPECTOR_SIM_FAULTS = "{faults}"{environment} }}
 [cameras.identity]
 part_id = "{identity}"
 """
@@ -108,6 +108,8 @@ class Story:
     pending: int = 0
 
     utc_offset_ns: int = 0
+    calls: list[CallFault] = field(default_factory=list)
+    """Calls into the driver that a fault hit."""
 
     def is_blind(self, at_ns: int, margin_ns: int = 0) -> bool:
         """``margin_ns``: only if it lies deeper than that inside an interval."""
@@ -123,12 +125,15 @@ def run_story(tmp_path: Path) -> Callable[..., Story]:
         faults: str,
         parts: int,
         rate: float = 100,
+        *,
         identity: str = "trigger_counter",
         slots: int = 16,
         engine: Callable[[], NullEngine] | None = None,
         meddle: Callable[[Daemon, int], None] = lambda _daemon, _triggers: None,
+        settings: str = "",
+        environment: str = "",
     ) -> Story:
-        """``meddle`` is called again and again with the daemon and the triggers so far."""
+        """``meddle`` is called again and again with the daemon and the triggers so far; ``settings`` and ``environment``: more of the camera's."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -137,7 +142,9 @@ def run_story(tmp_path: Path) -> Callable[..., Story]:
         (tmp_path / "none.json").write_text("{}")
         write_feed(tmp_path / "images.feed", (stamped(n) for n in range(IMAGES)))
         (tmp_path / "product.toml").write_text(PRODUCT)
-        text = STATION.format(port=port, rate=rate, parts=parts, line=line, faults=faults, identity=identity, slots=slots)
+        text = STATION.format(
+            port=port, rate=rate, parts=parts, line=line, faults=faults, identity=identity, slots=slots, settings=settings, environment=environment
+        )
         (tmp_path / "station.toml").write_text(text)
         daemon = Daemon(read_station(tmp_path / "station.toml"), open_detector=lambda _: Detector((engine or (lambda: StampEngine(RECIPE)))()))
         story = Story(np.empty(0), [])
@@ -154,6 +161,7 @@ def run_story(tmp_path: Path) -> Callable[..., Story]:
         books = daemon.line.snapshot().streams["top"].books
         story.opened, story.closed, story.pending = books.opened, books.closed, books.pending
         story.triggers = read_trigger_log(line)
+        story.calls = read_call_log(line) + read_call_log(line, 1)
         with JournalReader(tmp_path / "state" / "journal.sqlite") as journal:
             story.parts = list(journal.parts())
             story.blind_ns = [(one.from_utc_ns - offset_ns, one.to_utc_ns - offset_ns) for one in journal.blinds() if one.to_utc_ns is not None]
