@@ -73,6 +73,10 @@ class Asking:
         """Tell the station what became of a verdict."""
         self._acks.append(Ack(stream=stream, seq=seq, state=state, detail=detail[:256]))
 
+    def keep(self, request: Acknowledge) -> None:
+        """It could not be sent: once more in its turn."""
+        self._acks.extendleft(reversed(request.acks))
+
     def silent(self, now_ns: int) -> bool:
         """Whether the station answers no more."""
         welcome = self.welcome

@@ -15,10 +15,10 @@ from inspector.client.decisions import Cause, Decision, Notice, NoticeKind, Stat
 from inspector.client.station import Options, Station
 from inspector.contract import wire
 from inspector.contract.records import Action
-from inspector.contract.requests import AckState, Done, Refusal, Refused, Replayed, ReplayEnd, Welcome
+from inspector.contract.requests import Acknowledge, AckState, Announce, Done, Refusal, Refused, Replayed, ReplayEnd, Welcome
 
 if TYPE_CHECKING:
-    from inspector.contract.requests import Announce, Expectation, Reply, Request
+    from inspector.contract.requests import Expectation, Reply, Request
 
 
 class Session:
@@ -83,10 +83,10 @@ class Session:
             return self._refused(reply, now_ns)
         return self._done(reply)
 
-    def tick(self, now_ns: int) -> list[Update]:
-        """What the time has brought. Call it after everything that has arrived was taken."""
-        told = self._station.tick(now_ns)
-        if self._asking.silent(now_ns):
+    def tick(self, now_ns: int, *, behind: bool = False) -> list[Update]:
+        """What the time has brought. ``behind``: not all that has arrived was taken, so that silence cannot be judged."""
+        told = self._station.tick(now_ns, behind=behind)
+        if not behind and self._asking.silent(now_ns):
             told.append(Notice(NoticeKind.SILENT, self._station.name, "", "the request socket does not answer: nothing passes until it does"))
             told += self._station.resync(Cause.UNSYNCHRONISED, "the request socket did not answer", now_ns)
         return self._after(told, now_ns)
@@ -99,12 +99,16 @@ class Session:
     # What the controller wants.
 
     def outgoing(self, now_ns: int) -> list[Request]:
-        """Requests to be sent now. Tell ``unsent`` of announcements that could not be."""
+        """Requests to be sent now. Tell ``unsent`` of those that could not be."""
         return self._asking.outgoing(self._station.streams, now_ns) if self._asks else []
 
-    def unsent(self, request: Announce, now_ns: int) -> list[Update]:
-        """An announcement that could not be sent: its part does not pass."""
-        return self._unannounced(request.no, "the announcement could not be sent", now_ns)
+    def unsent(self, request: Request, now_ns: int) -> list[Update]:
+        """A request that could not be sent: an announced part does not pass, acknowledgements are kept, the rest is asked again in its time."""
+        if isinstance(request, Acknowledge):
+            self._asking.keep(request)
+        if isinstance(request, Announce):
+            return self._unannounced(request.no, "the announcement could not be sent", now_ns)
+        return []
 
     def announce(
         self,

@@ -33,6 +33,8 @@ class Options:
     """So many messages from before the start are asked for."""
     streams: tuple[str, ...] = ()
     """Streams to follow; empty: all."""
+    topic: str = ""
+    """Prefix of ``station/stream`` to follow; empty: all."""
     dead_after_ms: float | None = None
     """Instead of the station's own; None: that of the welcome, or 130 ms."""
 
@@ -81,7 +83,7 @@ class Station:
 
     def foreign(self, message: wire.Message) -> bool:
         """Whether the message is of another station, or of a stream that is not followed."""
-        return (bool(self.name) and message.station != self.name) or not self._follows(message.stream)
+        return (bool(self.name) and message.station != self.name) or not self._follows(message.station, message.stream)
 
     def take(self, message: wire.Message, now_ns: int) -> list[Update]:
         """A message of the publisher."""
@@ -96,8 +98,8 @@ class Station:
             return told + self._beat(stream, message, late_ms, now_ns)
         return told + stream.message(message, now_ns)
 
-    def tick(self, now_ns: int) -> list[Update]:
-        """What the time has brought."""
+    def tick(self, now_ns: int, *, behind: bool) -> list[Update]:
+        """What the time has brought; ``behind``: silence cannot be judged."""
         told: list[Update] = []
         if self.boot_id is None and not self._silence_told and now_ns - self._begun_ns > self.limits.dead_after_ms * 1e6:
             self._silence_told = True
@@ -105,7 +107,8 @@ class Station:
         for stream in self.streams.values():
             for gap in stream.numbers.overdue(now_ns, int(self.limits.repair_ms * 1e6)):
                 told += stream.lose(gap, now_ns)
-            told += self._silence(stream, now_ns)
+            if not behind:
+                told += self._silence(stream, now_ns)
             told += stream.tick(now_ns)
         return told
 
@@ -137,7 +140,7 @@ class Station:
         self._product = f"{welcome.product} {welcome.product_version}"
         self.limits = self._new_limits(self._options.dead_after_ms or welcome.dead_after_ms, welcome.repair_ms)
         for name, info in welcome.streams.items():
-            if not self._follows(name):
+            if not self._follows(welcome.station, name):
                 continue
             stream = self.streams.get(name)
             if stream is None:
@@ -162,8 +165,9 @@ class Station:
         self.welcomed, self._live_told, self.hello_due = False, False, True
         return told
 
-    def _follows(self, stream: str) -> bool:
-        return not stream or not self._options.streams or stream in self._options.streams
+    def _follows(self, station: str, stream: str) -> bool:
+        followed = self._options.streams
+        return f"{station}/{stream}".startswith(self._options.topic) and (not stream or not followed or stream in followed)
 
     def _boot(self, boot_id: str, station: str, stream: str, now_ns: int) -> list[Update]:
         """Another boot than the present one: all that was known of that is over."""

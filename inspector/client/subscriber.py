@@ -1,54 +1,30 @@
-"""Following a station's publisher: every message, and every silence, gap or restart, told as such."""
+"""Following a station's publisher without asking for anything: every message, and every silence, gap or restart, told as such.
+
+Whoever decides what passes uses ``controller.Controller``.
+"""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING, Self
 
-import msgspec
 import zmq
 
+from inspector.client.decisions import Notice, NoticeKind
+from inspector.client.reading import read_message
+from inspector.client.station import DEAD_AFTER_MS
 from inspector.contract import wire
 from inspector.contract.errors import AddressError
+
+__all__ = ["DEAD_AFTER_MS", "Follower", "Notice", "NoticeKind", "Subscriber", "Update"]
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-DEAD_AFTER_MS = 130.0
-"""Three heartbeats of 40 ms and some: silence after which a stream is dead."""
 _AT_ONCE = 1000
 """Messages taken in one call at most."""
 _HIGH_WATER_MARK = 100_000
-
-
-class NoticeKind(StrEnum):
-    """What the follower has to say itself."""
-
-    GAP = "gap"
-    """Messages were lost on the way."""
-    BOOT = "boot"
-    """The station was started anew: parts that were under way have no verdict."""
-    DEAD = "dead"
-    """No heartbeat: nothing may pass."""
-    ALIVE = "alive"
-    """Heartbeats are back."""
-    UNREADABLE = "unreadable"
-    """A message that this program does not understand."""
-
-
-class Notice(msgspec.Struct, frozen=True, tag_field="type", tag="notice"):
-    """Something about the stream of messages that no message says."""
-
-    kind: NoticeKind
-    station: str
-    stream: str
-    detail: str
-    """A sentence."""
-    missing: int = 0
-    """gap: how many messages."""
-
 
 Update = wire.Message | Notice
 
@@ -184,12 +160,5 @@ class Subscriber:
         return updates
 
     def _read(self, frames: list[bytes]) -> list[Update]:
-        try:
-            message = wire.decode(frames[-1])
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            station, _, stream = frames[0].decode("utf-8", "replace").partition("/")
-            return [Notice(NoticeKind.UNREADABLE, station, stream, f"a message cannot be read: {error}")]
-        if message.v != wire.VERSION:
-            detail = f"a message of version {message.v}; this program reads version {wire.VERSION}"
-            return [Notice(NoticeKind.UNREADABLE, message.station, message.stream, detail)]
-        return self._follower.take(message, time.monotonic_ns())
+        message = read_message(frames)
+        return [message] if isinstance(message, Notice) else self._follower.take(message, time.monotonic_ns())
