@@ -46,6 +46,11 @@ class Keys:
             return False
         return self.trigger_counter is None or view.trigger_counter == self.trigger_counter
 
+    def seen_in(self, view: View) -> bool:
+        """Whether the frame may be the part's own: one of the values that place it fits. A message that was long on its way tells a wrong time."""
+        by_time = self.at_ns is not None and abs(view.exposure_ns - self.at_ns) <= self.window_ns
+        return by_time or (self.encoder is not None and view.encoder is not None and abs(view.encoder - self.encoder) <= self.encoder_window)
+
     def fits_lost(self, view: View, since_ns: int) -> bool:
         """Whether it may be the trigger whose frame was lost, somewhen between ``since_ns`` and when it was noticed."""
         if self.at_ns is not None and not since_ns - self.window_ns <= self.at_ns <= view.opened_ns + self.window_ns:
@@ -95,9 +100,12 @@ class Sighting:
 class Lane:
     """The announcements of one camera, in their order, and its frames."""
 
-    def __init__(self, camera: str, deadline_ns: int) -> None:
-        """``deadline_ns``: the product's; a frame that comes later than that after its exposure passes in no case."""
-        self._camera, self._deadline_ns = camera, deadline_ns
+    def __init__(self, camera: str, deadline_ns: int, memory_ns: int) -> None:
+        """``deadline_ns``: the product's; a frame that comes later than that after its exposure passes in no case.
+
+        ``memory_ns``: how long a frame is remembered, so that an announcement that is later than its frame is known as such.
+        """
+        self._camera, self._deadline_ns, self._memory_ns = camera, deadline_ns, memory_ns
         self._waiting: dict[int, Expected] = {}
         """By number, so in the order of the announcements."""
         self._passed: deque[Expected] = deque(maxlen=_PASSED)
@@ -106,9 +114,11 @@ class Lane:
         self._doubtful_to = 0
         self._doubt = ""
 
-    def seen(self, keys: Keys) -> View | None:
-        """A frame that fits and came before its announcement."""
-        return next((frame for frame in reversed(self._frames) if keys.fits(frame)), None)
+    def seen(self, keys: Keys, now_ns: int) -> View | None:
+        """A frame that may be the part's own and came before its announcement."""
+        while self._frames and self._frames[0].opened_ns < now_ns - self._memory_ns:
+            self._frames.popleft()
+        return next((frame for frame in reversed(self._frames) if keys.seen_in(frame)), None)
 
     def expect(self, keys: Keys, part: OpenPart) -> Expected:
         """A part was announced."""
@@ -202,17 +212,17 @@ class Lane:
 class Announcements:
     """The lanes of all cameras that know their parts by announcements only."""
 
-    def __init__(self, cameras: Iterable[str], deadline_ns: int) -> None:
-        self._lanes = {camera: Lane(camera, deadline_ns) for camera in cameras}
+    def __init__(self, cameras: Iterable[str], deadline_ns: int, memory_ns: int) -> None:
+        self._lanes = {camera: Lane(camera, deadline_ns, memory_ns) for camera in cameras}
         self._by_part: dict[OpenPart, list[Expected]] = {}
 
     def identifies(self, camera: str) -> bool:
         """Whether the parts of ``camera`` are known by announcements only."""
         return camera in self._lanes
 
-    def seen(self, keys: Keys) -> View | None:
-        """A frame that fits and came before its announcement."""
-        return self._lanes[keys.camera].seen(keys)
+    def seen(self, keys: Keys, now_ns: int) -> View | None:
+        """A frame that may be the part's own and came before its announcement."""
+        return self._lanes[keys.camera].seen(keys, now_ns)
 
     def expect(self, part: OpenPart, all_keys: Iterable[Keys]) -> None:
         """A part was announced."""

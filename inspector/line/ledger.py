@@ -56,7 +56,7 @@ class Ledger:
         self._past_views: OrderedDict[int, tuple[str, int]] = OrderedDict()
         self._past_parts: OrderedDict[tuple[str, str], PastPart] = OrderedDict()
         known = [camera for name in streams.names for camera in streams.cameras(name) if self._rules.part_id(camera) == "announced"]
-        self._announcements = Announcements(known, self._rules.deadline_ns)
+        self._announcements = Announcements(known, self._rules.deadline_ns, self._rules.timeout_ns)
 
     def open(self, view: View, now_ns: int) -> list[Item]:
         """Book ``view``: a new part, or a view of the announced part or of the group's open part that it shows.
@@ -113,9 +113,11 @@ class Ledger:
         if self._books[request.stream].pending >= limit:
             raise ValueError(f"part {request.part_id!r}: {limit} parts of stream {request.stream!r} are open, which is the limit")
         for keys in wanted.keys:
-            frame = self._announcements.seen(keys)
+            frame = self._announcements.seen(keys, now_ns)
             if frame is not None:
-                raise ValueError(f"part {request.part_id!r}: frame {frame.frame_id} of camera {keys.camera} fits it and came before it was announced")
+                raise ValueError(
+                    f"part {request.part_id!r}: frame {frame.frame_id} of camera {keys.camera} may be it and came before it was announced"
+                )
         part = self._new_part(request.stream, request.part_id, len(self._streams.cameras(request.stream)), wanted.deadline_ns, now_ns)
         part.announced_ns = asked_ns
         self._announcements.expect(part, wanted.keys)

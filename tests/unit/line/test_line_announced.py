@@ -239,7 +239,7 @@ def test_a_part_that_did_not_come_by_its_deadline_puts_those_under_way_in_doubt(
 def test_an_announcement_that_comes_after_its_frame_is_refused() -> None:
     line = Line()
     line.frame(100, encoder=1000)
-    with pytest.raises(ValueError, match="frame 1 of camera a fits it and came before it was announced"):
+    with pytest.raises(ValueError, match="frame 1 of camera a may be it and came before it was announced"):
         line.announce("p", 110, expected(0))
     line.announce("p", 130, expected(0))
     assert len(line.opened) == 2
@@ -247,6 +247,9 @@ def test_an_announcement_that_comes_after_its_frame_is_refused() -> None:
     line.frame(100, encoder=1000)
     with pytest.raises(ValueError, match="came before"):
         line.announce("p", 300, expected(None, 1020))
+    with pytest.raises(ValueError, match="came before"):
+        line.announce("p", 300, expected(200, 1020))  # it was long on its way: its time is wrong, its encoder value is not
+    line.announce("q", 1200, expected(None, 1020))
 
 
 def test_a_frame_that_is_on_its_way_when_its_announcement_comes_is_matched() -> None:
