@@ -214,17 +214,13 @@ class Plant:
         path = self.runtime / "kill.recording"
         if not path.exists():
             return
-        copy = self.folder / "copy.recording"
-        shutil.copyfile(path, copy)
-        with copy.open("r+b") as file:
-            file.seek(layout.WORDS_AT + 8 * layout.COMMITTED)
-            file.write(struct.pack("<Q", 0))
-        recording = read_recording(copy)
+        recording = read_whole(path, self.folder / "copy.recording")
         boot = recording.about.boot_id
         if recording.damaged_bytes or recording.overwritten:
             kill.problems.append(f"{recording.damaged_bytes} bytes damaged, {recording.overwritten} overwritten")
         if boot in self.recordings:  # killed before it had a file of its own
-            if recording.closed != self.recordings[boot].closed or recording.open != self.recordings[boot].open:
+            before = self.recordings[boot]
+            if list(map(layout.encode_closed, recording.closed)) != list(map(layout.encode_closed, before.closed)) or recording.open != before.open:
                 kill.problems.append("the recording of the boot before was changed")
             return
         self.recordings[boot] = recording
@@ -265,8 +261,11 @@ class Plant:
                 self.kills[-1].problems.append(f"boot {boot} was heard and never recorded")
         for boot, recording in self.recordings.items():
             kill = self.by_boot[boot]
-            kill.problems += self.check_boot(recording, self.listener.verdicts.get(boot, []), parts.get(boot, []), kill)
-            kill.problems += check_images(parts.get(boot, []), images)
+            heard, logged = self.listener.verdicts.get(boot, []), parts.get(boot, [])
+            kill.problems += [*compare(recording, heard, logged), *check_images(logged, images)]
+            kill.crashed = sum(one.reason == "crashed" for one in logged)
+            kill.folded = len(logged) - kill.crashed - kill.in_journal
+            kill.unheard = len(recording.closed) - len(heard)
         passed = [part.exposure_utc_ns for found in parts.values() for part in found if part.outcome == "PASS"]
         for one in blinds:
             assert one.to_utc_ns is not None
@@ -279,31 +278,39 @@ class Plant:
             f"boot {boot} did not say since when the station was blind" for boot in parts if boot not in told and boot != first
         ]
 
-    def check_boot(self, recording: Recording, heard: list[VerdictMessage], logged: list[LoggedPart], kill: Kill) -> Iterator[str]:
-        closed = {(one.stream, one.part_no): one for one in recording.closed}
-        in_journal = {(one.stream, one.part_no): one for one in logged}
-        still_open = {(one.stream, one.part_no): one for one in recording.open}
-        if len(closed) != len(recording.closed) or len(in_journal) != len(logged) or closed.keys() & still_open.keys():
-            yield "a part is there twice"
-        for said in heard:
-            one = closed.get((said.stream, said.part_no))
-            if one is None:
-                yield f"part {said.part_no} was received and is not recorded"
-            elif (said.seq, said.part_id, said.outcome, said.reason, said.action) != (one.seq, one.part_id, one.outcome, one.reason, one.action):
-                yield f"part {said.part_no} was received as another verdict than it was recorded"
-        if in_journal.keys() != closed.keys() | still_open.keys():
-            yield f"in the journal and not recorded, or the reverse: {sorted(in_journal.keys() ^ (closed.keys() | still_open.keys()))}"
-        for key, one in closed.items():
-            row = in_journal.get(key)
-            if row is not None and not same(row, one):
-                yield f"part {one.part_no} is in the journal with another content"
-        for key, opened in still_open.items():
-            row = in_journal.get(key)
-            if row is not None and (row.outcome, row.reason, row.seq, row.part_id) != ("UNINSPECTED", "crashed", 0, opened.part_id):
-                yield f"part {opened.part_no} was open and is not crashed"
-        kill.crashed = sum(one.reason == "crashed" for one in logged)
-        kill.folded = len(logged) - kill.crashed - kill.in_journal
-        kill.unheard = len(closed.keys() - {(one.stream, one.part_no) for one in heard})
+
+def read_whole(path: Path, copy: Path) -> Recording:
+    """The recording, of parts too that are in the journal."""
+    shutil.copyfile(path, copy)
+    with copy.open("r+b") as file:
+        file.seek(layout.WORDS_AT + 8 * layout.COMMITTED)
+        file.write(struct.pack("<Q", 0))
+    return read_recording(copy)
+
+
+def compare(recording: Recording, heard: list[VerdictMessage], logged: list[LoggedPart]) -> Iterator[str]:
+    """What is wrong between the three witnesses of one boot."""
+    closed = {(one.stream, one.part_no): one for one in recording.closed}
+    in_journal = {(one.stream, one.part_no): one for one in logged}
+    still_open = {(one.stream, one.part_no): one for one in recording.open}
+    if len(closed) != len(recording.closed) or len(in_journal) != len(logged) or closed.keys() & still_open.keys():
+        yield "a part is there twice"
+    for said in heard:
+        one = closed.get((said.stream, said.part_no))
+        if one is None:
+            yield f"part {said.part_no} was received and is not recorded"
+        elif (said.seq, said.part_id, said.outcome, said.reason, said.action) != (one.seq, one.part_id, one.outcome, one.reason, one.action):
+            yield f"part {said.part_no} was received as another verdict than it was recorded"
+    if in_journal.keys() != closed.keys() | still_open.keys():
+        yield f"in the journal and not recorded, or the reverse: {sorted(in_journal.keys() ^ (closed.keys() | still_open.keys()))}"
+    for key, one in closed.items():
+        row = in_journal.get(key)
+        if row is not None and not same(row, one):
+            yield f"part {one.part_no} is in the journal with another content"
+    for key, opened in still_open.items():
+        row = in_journal.get(key)
+        if row is not None and (row.outcome, row.reason, row.seq, row.part_id) != ("UNINSPECTED", "crashed", 0, opened.part_id):
+            yield f"part {opened.part_no} was open and is not crashed"
 
 
 def same(row: LoggedPart, one: object) -> bool:
