@@ -16,10 +16,10 @@ _HELLO_AGAIN_NS = 200_000_000
 _REFUSED_AGAIN_NS = 1_000_000_000
 _ACKS = 256
 _MOST_ACKS = 65_536
-_MOST_REPLAYS = 32
-"""Replays asked for at once."""
-_MOST_AWAITED = 4096
-"""Replays whose end did not come."""
+_MOST_REPLAYS = 4
+"""Replays under way at once: a station refuses more."""
+_MOST_AWAITED = 256
+"""Replays whose end may still come."""
 
 
 class Asking:
@@ -112,7 +112,7 @@ class Asking:
         if self.welcome is not None:
             due += [self._said_ns + _ping_ns(self.welcome), self.heard_ns + self._patience_ns(self.welcome)]
             for stream in streams.values():
-                due += [gap.asked_ns + _retry_ns(stream) for gap in stream.numbers.gaps if gap.replay and gap.asked_ns is not None]
+                due += [gap.asked_ns + stream.retry_ns for gap in stream.numbers.gaps if gap.replay and gap.asked_ns is not None]
         return min(due, default=None)
 
     def answered(self, no: int, to_seq: int) -> None:
@@ -123,10 +123,13 @@ class Asking:
 
     def _replays(self, stream: Stream, now_ns: int) -> list[Request]:
         requests: list[Request] = []
+        if not stream.numbers.gaps:
+            return requests
+        room = _MOST_REPLAYS - sum(one.underway(gap, now_ns) for one, gap in self.replays.values())
         for gap in stream.numbers.gaps:
-            if not gap.replay or (gap.asked_ns is not None and now_ns - gap.asked_ns < _retry_ns(stream)):
+            if not gap.replay or stream.underway(gap, now_ns):
                 continue
-            if len(requests) == _MOST_REPLAYS:
+            if len(requests) >= room:
                 break
             gap.asked_ns = now_ns
             request = Replay(no=self._next(), stream=stream.name, from_seq=gap.first_missing(), to_seq=gap.last)
@@ -147,8 +150,3 @@ class Asking:
 
 def _ping_ns(welcome: Welcome) -> int:
     return int(welcome.present_ms * 1e6 / 3)
-
-
-def _retry_ns(stream: Stream) -> int:
-    """A replay that is not answered is asked for again after a quarter of the time for repairs."""
-    return int(stream.limits.repair_ms * 1e6 / 4)

@@ -145,6 +145,15 @@ class Stream:
             told += self._decide(verdict, now_ns, cause, detail)
         return [*told, *self.parts.fail(cause, detail, now_ns)]
 
+    @property
+    def retry_ns(self) -> int:
+        """A replay that is not answered for so long is asked for again: a quarter of the time for repairs."""
+        return int(self.limits.repair_ms * 1e6 / 4)
+
+    def underway(self, gap: Gap, now_ns: int) -> bool:
+        """Whether ``gap`` was asked for, and its answer may still come."""
+        return gap.asked_ns is not None and now_ns - gap.asked_ns < self.retry_ns and gap in self.numbers.gaps
+
     def tick(self, now_ns: int) -> list[Decision]:
         """Parts whose time is over."""
         return self._still(self.parts.tick(now_ns), now_ns)
