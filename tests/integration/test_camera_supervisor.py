@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from inspector.camera.simulator import simulator_path
-from inspector.camera.simulator.log import read_trigger_log
+from inspector.camera.simulator.log import read_call_log, read_trigger_log
 from inspector.camera.simulator.nodes import Fault
 from inspector.camera.supervisor import CameraSupervisor, Incarnation
 from inspector.config.station import CameraConfig
@@ -340,6 +340,30 @@ def test_software_triggers_and_writes_go_through_and_refusals_are_events(start: 
     assert station.supervisor.send(TriggerCommand())
     station.until(lambda: len(station.frames()) == 4, "still alive")
     assert station.frames()[-1].line_status == 2
+
+
+def test_an_output_that_is_not_taken_over_is_told_and_the_camera_lives_on(start: Start, tmp_path: Path) -> None:
+    station = start(trigger="software", faults="output_stuck_at=2")
+    station.until(lambda: "camera_streaming" in station.names(), "streaming")
+    assert station.supervisor.send(WriteCommand("UserOutputValue", value=True))
+    assert station.supervisor.send(WriteCommand("UserOutputValue", value=False))
+    station.until(lambda: "camera_refused" in station.names(), "told")
+    (told,) = [event.detail for event in station.told if isinstance(event, Event) and event.name == "camera_refused"]
+    assert "UserOutputValue: False was written, True is read back" in told
+    assert [call.kind for call in read_call_log(tmp_path)] == ["output_stuck"]
+    assert station.supervisor.send(TriggerCommand())
+    station.until(lambda: len(station.frames()) == 1, "still alive")
+    assert station.frames()[0].line_status == 2
+
+
+def test_a_camera_that_falls_silent_is_opened_again(start: Start, tmp_path: Path) -> None:
+    station = start(faults="lost_silent_at=20", frame_timeout_s=0.3, limit=0)
+    station.until(lambda: "camera_lost" in station.names(), "given up")
+    (told,) = [event.detail for event in station.told if isinstance(event, Event) and event.name == "camera_lost"]
+    assert "answers, but sends no frames" in told
+    seen = len(station.frames())
+    station.until(lambda: len(station.frames()) > seen + 20, "frames again")
+    assert any(Fault.LOST_SILENT & Fault(int(row["faults"])) for row in read_trigger_log(tmp_path))
 
 
 def test_an_absent_camera_is_told_once_and_tried_on(start: Start) -> None:
