@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import random
 import signal
 import struct
@@ -359,3 +360,47 @@ def test_the_default_size_holds_more_than_the_journal_keeps_in_memory(tmp_path: 
     one = part(1, Outcome.REJECT)
     record = 2 * layout.RECORD_BYTES + 16 + len(layout.encode_closed(one)) + len(layout.encode_opened(opened(1), "1", Action.STOP))
     assert room.SIZE_BYTES / record > 100_000, record
+
+
+FILTERED = """
+import ctypes, os, struct, sys
+from pathlib import Path
+sys.path.insert(0, {folder!r})
+import test_line_recorder as test
+recorder = test.FlightRecorder(Path({path!r}), "s", test.SMALL)
+recorder.lock()
+recorder.start(test.ABOUT)
+opened, part = test.opened(1), test.part(1, test.Outcome.REJECT)
+def work():
+    for number in range(5000):
+        recorder.opened(opened)
+        recorder.closed(part)
+        recorder.beat(number)
+        recorder.committed(number)
+work()
+# Load the call's number; write and exit_group go on, at all others the process is killed.
+program = b"".join(struct.pack("<HBBI", *one) for one in (
+    (0x20, 0, 0, 0), (0x15, 2, 0, {write}), (0x15, 1, 0, {leave}), (0x06, 0, 0, 0x80000000), (0x06, 0, 0, 0x7FFF0000)))
+buffer = ctypes.create_string_buffer(program)
+filter = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(buffer)))
+libc = ctypes.CDLL(None)
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+assert libc.prctl(22, 2, filter, 0, 0) == 0
+work()
+{wrong}
+os.write(1, b"done")
+os._exit(0)
+"""
+CALLS = {"x86_64": (1, 231), "aarch64": (64, 94)}
+
+
+@pytest.mark.parametrize(("wrong", "said"), [("", b"done"), ("os.getppid()", b"")])
+def test_recording_makes_no_system_call(tmp_path: Path, wrong: str, said: bytes) -> None:
+    """The child's kernel kills it at any system call but write and exit (seccomp)."""
+    if platform.machine() not in CALLS:
+        pytest.skip("the numbers of system calls are not known here")
+    write, leave = CALLS[platform.machine()]
+    code = FILTERED.format(folder=str(Path(__file__).parent), path=str(tmp_path), wrong=wrong, write=write, leave=leave)
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment, check=False)
+    assert (done.stdout, done.returncode) == (said, -signal.SIGSYS if wrong else 0)
