@@ -24,7 +24,7 @@ _AT_ONCE = 500
 """Messages taken from each socket before something else is looked at."""
 _HIGH_WATER_MARK = 100_000
 _RECONNECT_MS = 20
-_RECONNECT_MOST_MS = 500
+_RECONNECT_MOST_MS = 100
 
 
 class Link:
@@ -112,7 +112,8 @@ class Link:
 
         ``stream`` None: every stream that has parts must say so.
         """
-        self._ready += self._step()
+        told = self._step()
+        self._ready = told + self._ready
         return self._session.may_pass(part_id, time.monotonic_ns(), stream)
 
     def actuated(self, decision: Decision) -> None:

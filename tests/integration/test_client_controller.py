@@ -1,0 +1,291 @@
+"""Controllers beside the real daemon: what they let pass is compared with the journal, part by part."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import zmq
+
+from inspector.client.aio import AsyncController
+from inspector.client.controller import Controller
+from inspector.client.decisions import Cause, Decision, Notice, NoticeKind, State, Update
+from inspector.client.station import Options
+from inspector.contract.errors import AddressError
+from inspector.contract.wire import EventMessage
+
+PATIENCE_S = 60.0
+PARTS = 150
+
+
+class Lossy:
+    """Between publisher and controller: loses some of what goes through, and all of it while ``cut``."""
+
+    def __init__(self, port: int, loss: float) -> None:
+        self.cut = False
+        self.lost = 0
+        self._context = zmq.Context()
+        self._in, self._out = self._context.socket(zmq.SUB), self._context.socket(zmq.PUB)
+        self._in.setsockopt(zmq.SUBSCRIBE, b"")
+        self._in.connect(f"tcp://127.0.0.1:{port}")
+        self.endpoint = f"tcp://127.0.0.1:{self._out.bind_to_random_port('tcp://127.0.0.1')}"
+        self._loss, self._random, self._ended = loss, random.Random(3), threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            if not self._in.poll(20):
+                continue
+            frames = self._in.recv_multipart()
+            numbered = b'"type":"heartbeat"' not in frames[1]
+            if self.cut or (numbered and self._random.random() < self._loss):
+                self.lost += numbered
+                continue
+            self._out.send_multipart(frames)
+
+    def close(self) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._in.close(0)
+        self._out.close(0)
+        self._context.term()
+
+
+class Follower:
+    """A controller and all it was told."""
+
+    def __init__(self, controller: Controller) -> None:
+        self.controller = controller
+        self.decisions: list[Decision] = []
+        self.notices: list[Notice] = []
+        self.events: list[str] = []
+
+    def take(self, updates: list[Update]) -> None:
+        for update in updates:
+            if isinstance(update, Decision):
+                self.decisions.append(update)
+            elif isinstance(update, Notice):
+                self.notices.append(update)
+            elif isinstance(update, EventMessage):
+                self.events.append(update.name)
+
+    def until(self, condition: Callable[[], object], what: str) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while not condition():
+            assert time.monotonic() < deadline, f"{what}: not within {PATIENCE_S} s; {self.controller.state}, {self.kinds()}"
+            self.take(self.controller.receive(0.05))
+
+    def kinds(self) -> list[NoticeKind]:
+        return [notice.kind for notice in self.notices]
+
+    def died(self) -> bool:
+        """Whether a stream that was heard has fallen silent; before the start nothing is heard at all."""
+        return any(notice.kind is NoticeKind.DEAD and notice.stream for notice in self.notices)
+
+    def live(self) -> None:
+        self.until(lambda: self.controller.state is State.LIVE, "live")
+
+    @property
+    def decided(self) -> dict[int, bool]:
+        """By part number."""
+        return {no: one.passes for one in self.decisions if one.part_no is not None for no in range(one.part_no, (one.to_part_no or one.part_no) + 1)}
+
+
+@pytest.fixture
+def follow(site: Any) -> Iterator[Callable[..., Follower]]:
+    made: list[Controller] = []
+
+    def begin(publisher: str = "", **options: Any) -> Follower:
+        requests = f"tcp://127.0.0.1:{site.channel_port}"
+        made.append(Controller(publisher or f"tcp://127.0.0.1:{site.port}", requests, name="plc", options=Options(**options)))
+        return Follower(made[-1])
+
+    yield begin
+    for controller in made:
+        controller.close()
+
+
+@pytest.fixture
+def lossy(site: Any) -> Iterator[Callable[[float], Lossy]]:
+    made: list[Lossy] = []
+
+    def begin(loss: float) -> Lossy:
+        made.append(Lossy(site.port, loss))
+        return made[-1]
+
+    yield begin
+    for one in made:
+        one.close()
+
+
+def logged(site: Any) -> dict[tuple[str, int], bool]:
+    """What the journal says passes, by boot and number."""
+    with site.read() as journal:
+        return {(part.boot_id, part.part_no): part.outcome == "PASS" for part in journal.parts()}
+
+
+def compare(site: Any, follower: Follower) -> dict[tuple[str, int], bool]:
+    """Nothing passed that the journal does not pass."""
+    journal = logged(site)
+    for one in follower.decisions:
+        assert not one.passes or journal[one.boot_id, one.part_no or 0], f"{one} and the journal says otherwise"
+    return journal
+
+
+def test_what_passes_is_what_the_journal_passes(site: Any, follow: Any) -> None:
+    site.write(site.camera(rate=50, parts=PARTS), channel='controllers = ["plc"]')
+    running, line = site.run(), follow(in_order=True)
+    line.until(lambda: PARTS in line.decided, "the last decision")
+    assert line.controller.welcome.must_acknowledge
+    assert [one.part_no for one in line.decisions] == sorted(one.part_no for one in line.decisions)
+    rejected = [one for one in line.decisions if not one.passes]
+    assert rejected
+    for one in rejected[:-1]:
+        line.controller.actuated(one)
+    line.controller.failed(rejected[-1], "the gate is stuck")
+    line.until(lambda: "actuation_failed" in line.events, "the alarm")
+    passed = next(one for one in line.decisions if one.passes)
+    assert line.controller.may_pass(passed.part_id)
+    assert not line.controller.may_pass(rejected[0].part_id)
+    assert not line.controller.may_pass("unheard of")
+    assert running.end() == 0
+    journal = compare(site, line)
+    live_from = min(one.part_no for one in line.decisions if one.cause is Cause.VERDICT and one.passes)
+    assert {no: passes for no, passes in line.decided.items() if no >= live_from} == {
+        no: passes for (_, no), passes in journal.items() if no >= live_from
+    }
+
+
+def test_losses_are_repaired(site: Any, follow: Any, lossy: Any) -> None:
+    site.write(site.camera(rate=100, parts=400), channel="repair_ms = 2000")
+    running, between = site.run(), lossy(0.1)
+    line = follow(between.endpoint)
+    line.until(lambda: 400 in line.decided, "the last decision")
+    assert NoticeKind.REPAIRED in line.kinds()
+    assert NoticeKind.LOST not in line.kinds()
+    assert between.lost > 10
+    assert running.end() == 0
+    journal = compare(site, line)
+    live_from = min(one.part_no for one in line.decisions if one.passes)
+    assert [no for (_, no), passes in journal.items() if no >= live_from and passes] == [no for no, passes in sorted(line.decided.items()) if passes]
+
+
+def test_a_cut_is_told_and_survived(site: Any, follow: Any, lossy: Any) -> None:
+    site.write(site.camera(rate=100))
+    running, between = site.run(), lossy(0.0)
+    line = follow(between.endpoint)
+    line.live()
+    line.until(lambda: any(one.passes for one in line.decisions), "a part that passes")
+    between.cut = True
+    line.until(line.died, "dead")
+    last = next(one for one in reversed(line.decisions) if one.passes)
+    assert not line.controller.may_pass(last.part_id)
+    between.cut = False
+    line.live()
+    before = len(line.decisions)
+    line.until(lambda: any(one.passes for one in line.decisions[before:]), "parts pass again")
+    assert running.end() == 0
+    compare(site, line)
+
+
+def test_a_killed_station_and_its_next_start(site: Any, follow: Any) -> None:
+    site.write(site.camera(rate=100))
+    running, line = site.run(), follow()
+    line.until(lambda: sum(one.passes for one in line.decisions) > 20, "parts that pass")
+    running.end(signal.SIGKILL)
+    line.until(line.died, "dead")
+    last = next(one for one in reversed(line.decisions) if one.passes)
+    assert not line.controller.may_pass(last.part_id)
+    again = site.run()
+    line.until(lambda: NoticeKind.BOOT in line.kinds(), "the new boot")
+    line.live()
+    before = len(line.decisions)
+    line.until(lambda: sum(one.passes for one in line.decisions[before:]) > 20, "parts pass again")
+    assert again.end() == 0
+    compare(site, line)
+    assert len({one.boot_id for one in line.decisions}) == 2
+
+
+def test_a_frozen_station(site: Any, follow: Any) -> None:
+    site.write(site.camera(rate=100))
+    running, line = site.run(), follow()
+    line.until(lambda: any(one.passes for one in line.decisions), "a part that passes")
+    os.kill(running.process.pid, signal.SIGSTOP)
+    line.until(line.died, "dead")
+    assert line.controller.state in {State.DEAD, State.CONNECTING}
+    os.kill(running.process.pid, signal.SIGCONT)
+    line.until(lambda: line.kinds().count(NoticeKind.LIVE) == 2, "live again")
+    before = len(line.decisions)
+    line.until(lambda: any(one.passes for one in line.decisions[before:]), "parts pass again")
+    assert running.end() == 0
+    compare(site, line)
+
+
+def test_an_announced_part_that_never_appears(site: Any, follow: Any) -> None:
+    site.write(site.camera(rate=20))
+    running, line = site.run(), follow()
+    line.live()
+    line.controller.announce("ghost", 5000.0, timeout_ms=100.0)
+    line.controller.announce("haste", 0.0, timeout_ms=100.0)
+    assert not line.controller.may_pass("ghost")
+
+    def of(part_id: str) -> list[Decision]:
+        return [one for one in line.decisions if one.part_id == part_id]
+
+    line.until(lambda: of("ghost") and of("haste"), "both decisions")
+    (ghost,) = of("ghost")
+    assert ghost.verdict is not None
+    assert (ghost.passes, ghost.verdict.reason) == (False, "no_frame")
+    assert [(one.passes, one.cause) for one in of("haste")] == [(False, Cause.NO_VERDICT)]
+    assert running.end() == 0
+    compare(site, line)
+
+
+def test_asyncio(site: Any) -> None:
+    site.write(site.camera(rate=50, parts=PARTS))
+    running = site.run()
+    decisions: list[Decision] = []
+    ticks = 0
+
+    async def follow() -> None:
+        nonlocal ticks
+
+        async def count() -> None:
+            nonlocal ticks
+            while True:
+                await asyncio.sleep(0.01)
+                ticks += 1
+
+        counting = asyncio.create_task(count())
+        requests = f"tcp://127.0.0.1:{site.channel_port}"
+        async with AsyncController(f"tcp://127.0.0.1:{site.port}", requests, name="plc") as line:
+            async with asyncio.timeout(PATIENCE_S):
+                while not any(one.part_no == PARTS for one in decisions):
+                    decisions.extend(one for one in await line.receive(0.2) if isinstance(one, Decision))
+            passed = next(one for one in reversed(decisions) if one.passes)
+            assert line.may_pass(passed.part_id or "")
+            waiting = asyncio.create_task(line.receive(PATIENCE_S))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            assert isinstance(await line.receive(0.2), list), "a wait that was cancelled leaves nothing behind"
+        counting.cancel()
+
+    asyncio.run(follow())
+    assert ticks > 10, "others run meanwhile"
+    assert running.end() == 0
+    journal = logged(site)
+    live_from = min(one.part_no or 0 for one in decisions if one.passes)
+    assert all(one.passes == journal[one.boot_id, one.part_no or 0] for one in decisions if (one.part_no or 0) >= live_from)
+
+
+def test_addresses_that_are_none() -> None:
+    with pytest.raises(AddressError, match="nonsense"):
+        Controller("tcp://127.0.0.1:1", "nonsense")
