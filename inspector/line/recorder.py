@@ -116,6 +116,7 @@ class FlightRecorder:
             finally:
                 os.close(descriptor)
         except OSError as error:
+            new.unlink(missing_ok=True)
             raise ConfigError([f"runtime_dir: {new} of {size} bytes cannot be made ({error.strerror}); name a folder with free space"]) from None
         for offset in range(0, size, mmap.PAGESIZE):  # a page that is first touched here is no page fault later
             data[offset] = 0

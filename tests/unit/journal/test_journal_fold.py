@@ -95,7 +95,7 @@ def test_only_what_is_missing_is_written(tmp_path: Path, made: SimpleNamespace, 
     result = fold(path, BOOT, parts)
     assert (result.known, len(result.written)) == (there, 5 - there)
     again = fold(path, BOOT, parts)
-    assert (again.known, again.written) == (5, ())
+    assert (again.known, again.written, again.refused) == (5, (), ())
     assert [row[1:3] for row in rows(path)["verdict"]] == [("side", 4), ("top", 1), ("top", 2), ("top", 3), ("top+side", 5)]
 
 

@@ -301,7 +301,7 @@ def test_a_second_daemon_is_kept_out_as_from_a_busy_port(tmp_path: Path) -> None
         pass
 
 
-def test_a_folder_without_room_or_rights_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_without_room_or_rights_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="runtime_dir"):
         FlightRecorder(tmp_path / "none", "s").lock()
     recorder = FlightRecorder(tmp_path, "s", 1 << 60)
@@ -309,6 +309,7 @@ def test_a_folder_without_room_or_rights_is_told(tmp_path: Path, monkeypatch: py
     with pytest.raises(ConfigError, match="runtime_dir"):
         recorder.start(ABOUT)
     recorder.stop()
+    assert [one.name for one in tmp_path.iterdir()] == ["s.lock"]
 
 
 def test_where_the_file_lies_is_known(tmp_path: Path) -> None:
