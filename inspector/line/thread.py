@@ -267,7 +267,8 @@ class LineThread:
             elif isinstance(item, Event):
                 self._sender.event(item)
             else:
-                self._sender.verdict(item, simulated=any(one.view.camera in self._simulated for one in item.views))
+                # By the stream's cameras, not the views: a part that never appeared has none.
+                self._sender.verdict(item, simulated=any(camera in self._simulated for camera in self._settings.streams.cameras(item.stream)))
                 for one in item.views:
                     held = self._sight.forget(one.view.ticket)
                     if held is not None:
