@@ -31,7 +31,8 @@ class Session:
 
     def __init__(self, now_ns: int, name: str | None, options: Options | None = None) -> None:
         self._asks = name is not None
-        self._station = Station(now_ns, options or Options(), asks=self._asks)
+        self._options = options or Options()
+        self._station = Station(now_ns, self._options, asks=self._asks)
         self._asking = Asking(name or "", now_ns)
         self._refused_told = False
 
@@ -156,7 +157,7 @@ class Session:
             if self._asks:
                 self._asking.again(now_ns)
         for update in told:
-            if isinstance(update, wire.VerdictMessage) and update.action is not Action.PASS:
+            if self._options.acknowledge and isinstance(update, wire.VerdictMessage) and update.action is not Action.PASS:
                 self._asking.acknowledge(update.stream, update.seq, AckState.RECEIVED)
         return told
 

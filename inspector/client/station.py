@@ -35,6 +35,8 @@ class Options:
     """Streams to follow; empty: all."""
     topic: str = ""
     """Prefix of ``station/stream`` to follow; empty: all."""
+    acknowledge: bool = True
+    """Tell the station of every verdict that does not pass that it was received; False for who only looks on."""
     dead_after_ms: float | None = None
     """Instead of the station's own; None: that of the welcome, or 130 ms."""
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import zmq
 
-from inspector.cli.watch import describe, endpoint_of
-from inspector.client.subscriber import Notice, NoticeKind
+from inspector.cli.watch import describe, endpoints_of
+from inspector.client.decisions import Cause, Notice, NoticeKind, decision
 from inspector.contract import wire
 from inspector.contract.records import Action, EventLevel, Outcome, Reason
 
@@ -93,17 +93,19 @@ def test_verdicts_gaps_and_restarts_until_ctrl_c(watching: Watching, made: Simpl
     process = watching.run()
     watching.send(verdict(1, made), verdict(2, made, Outcome.REJECT), verdict(5, made, Outcome.UNINSPECTED), verdict(1, made, boot_id="b2"))
     assert process.stdout is not None
-    lines = [process.stdout.readline() for _ in range(6)]
+    lines = [process.stdout.readline() for _ in range(7)]
     assert "#1 id P1  PASS" in lines[0]
     assert "age 8.2 ms, 31.0 ms left" in lines[0]
     assert "REJECT      reject  scratch 0.90  age" in lines[1], "what did not count is not named"
     assert "GAP  2 messages lost after number 2" in lines[2]
     assert "UNINSPECTED(late)" in lines[3]
     assert "BOOT  the station was started anew (b1 -> b2)" in lines[4]
+    assert "top #3 to #4  DO NOT PASS  boot: " in lines[5], "what was lost has no verdict any more"
+    assert "#1 id P1  PASS" in lines[6]
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=10)
     assert process.returncode == 0
-    assert "4 verdicts: PASS 2, REJECT 1, UNINSPECTED 1; blind messages 0; messages lost 2 in 1 gaps; starts of the station 1" in said
+    assert "4 verdicts: PASS 2, REJECT 1, UNINSPECTED 1; blind messages 0; messages lost 2 in 1 gaps, 0 repaired; starts of the station 1" in said
 
 
 def test_json_lines_and_a_count(watching: Watching, made: SimpleNamespace) -> None:
@@ -111,8 +113,11 @@ def test_json_lines_and_a_count(watching: Watching, made: SimpleNamespace) -> No
     watching.send(verdict(1, made), verdict(3, made))
     output, _ = process.communicate(timeout=10)
     assert process.returncode == 0
-    values: list[dict[str, Any]] = [json.loads(line) for line in output.splitlines()]
+    told: list[dict[str, Any]] = [json.loads(line) for line in output.splitlines()]
+    values = [value for value in told if value["type"] != "decision"]
     assert [value["type"] for value in values] == ["verdict", "notice", "verdict"]
+    assert told[1]["type"] == "decision"
+    assert (told[1]["part_no"], told[1]["passes"]) == (1, False), "no heartbeat was heard"
     assert values[0]["PartId"] == "P1"
     assert (values[1]["kind"], values[1]["missing"]) == ("gap", 1)
 
@@ -138,6 +143,11 @@ def test_lines_for_everything_else() -> None:
     assert str(describe(event)) == "top  camera_lost  gone"
     assert str(describe(Notice(NoticeKind.DEAD, "line-1", "top", "no heartbeat"))) == "line-1/top  DEAD  no heartbeat"
     assert describe(heartbeat) is None
+    where = ("line-1", "b", "top")
+    lost = decision(where, part_id=None, part_no=4, to_part_no=6, cause=Cause.GAP, detail="lost")
+    assert str(describe(lost)) == "top #4 to #6  DO NOT PASS  gap: lost"
+    assert str(describe(decision(where, part_id="A", cause=Cause.BLIND, detail="unseen"))) == "top id A  DO NOT PASS  blind: unseen"
+    assert describe(decision(where, part_id="A", cause=Cause.VERDICT, detail="", passes=True)) is None
 
 
 @pytest.mark.parametrize(
@@ -150,7 +160,8 @@ def test_lines_for_everything_else() -> None:
     ],
 )
 def test_endpoints(given: str, endpoint: str) -> None:
-    assert endpoint_of(given) == endpoint
+    assert endpoints_of(given, None) == (endpoint, None)
+    assert endpoints_of("tcp://10.0.0.5:1", given) == ("tcp://10.0.0.5:1", endpoint)
 
 
 def test_a_station_file_names_its_endpoint(tmp_path: Path) -> None:
@@ -158,4 +169,6 @@ def test_a_station_file_names_its_endpoint(tmp_path: Path) -> None:
     station.write_text(
         'name = "s"\nproduct = "p.toml"\n[publisher]\nendpoint = "tcp://*:6000"\n[[cameras]]\nname = "top"\nkind = "simulator"\nimages = "i"\n'
     )
-    assert endpoint_of(str(station)) == "tcp://127.0.0.1:6000"
+    assert endpoints_of(str(station), None) == ("tcp://127.0.0.1:6000", "tcp://127.0.0.1:5571")
+    assert endpoints_of(str(station), "tcp://h:1") == ("tcp://127.0.0.1:6000", "tcp://h:1")
+    assert endpoints_of("tcp://127.0.0.1:5570", None) == ("tcp://127.0.0.1:5570", "tcp://127.0.0.1:5571"), "the defaults belong together"
