@@ -15,7 +15,8 @@ import numpy as np
 from inspector.config.recipe import CompileRecipe, InputRecipe, Recipe
 from inspector.contract.errors import EngineError
 from inspector.engine.base import Array
-from inspector.engine.null import NullEngine
+from inspector.engine.manifest import Manifest, manifest_hash
+from inspector.engine.null import NullEngine, null_manifest
 
 BITS = 8
 IMAGES = 1 << BITS
@@ -79,6 +80,8 @@ class Calls:
 
     mischiefs: tuple[Mischief, ...] = ()
     count: int = 0
+    manifest: Manifest = field(default_factory=lambda: null_manifest(RECIPE))
+    """The same however often the engine is opened: it is made from the same files."""
     log_fd: int = field(default_factory=lambda: _open_log(os.environ.get("INSPECTOR_TEST_ENGINE_LOG", "")))
 
     def seconds(self, kind: str) -> float | None:
@@ -105,6 +108,7 @@ class StampEngine(NullEngine):
 
     def __init__(self, calls: Calls) -> None:
         super().__init__(RECIPE)
+        self._manifest, self._hash = calls.manifest, manifest_hash(calls.manifest)
         self._calls = calls
 
     def _start(self, image: np.ndarray) -> int:  # type: ignore[override]

@@ -23,14 +23,18 @@ from dataclasses import asdict
 from pathlib import Path
 
 import camera_faults
+import engine_faults
+import process_faults
+import storage_faults
+import system_faults
 from judge import Judgement, judge
 from kinds import KINDS, Kind
-from plant import ChaosError, Plant
+from plant import ChaosError, Plant, memory_folder
 from report import Row, heading, line, write_json
 
 from inspector.camera.simulator import simulator_path
 
-GROUPS = (camera_faults,)
+GROUPS = (camera_faults, engine_faults, process_faults, storage_faults, system_faults)
 """The modules that register kinds."""
 LIMIT_S = 240.0
 """A kind that takes longer is ended and has failed."""
@@ -42,6 +46,8 @@ def play(kind: Kind, seed: int, folder: Path) -> Row:
     begun = time.monotonic()
     times, witness, judgement = 0, "", Judgement()
     problems: list[str] = []
+    if kind.needs_root:
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)  # a new network name space has it down
     with Plant(folder, random.Random(f"{seed}:{kind.name}")) as plant:
         try:
             injected = kind.play(plant)
@@ -104,6 +110,7 @@ def run_folder(name: str, keep: Path | None) -> Iterator[str]:
     try:
         yield folder
     finally:
+        shutil.rmtree(memory_folder(Path(folder)), ignore_errors=True)
         if keep is None:
             shutil.rmtree(folder)
 

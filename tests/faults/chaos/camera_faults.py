@@ -3,26 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from kinds import Injected, at_least, kind
 from plant import Plant
 
+from inspector.camera.simulator.log import read_call_log
 from inspector.camera.simulator.nodes import Fault
 
 PARTS = 250
 
 
 def simple(
-    name: str, plan: str, fault: Fault, text: str, *, least: int = 1, parts: int = PARTS, subset: bool = False, least_passed: int = 20
+    name: str,
+    plan: str,
+    fault: Fault,
+    text: str,
+    *,
+    least: int = 1,
+    parts: int = PARTS,
+    subset: bool = False,
+    least_passed: int = 20,
+    calls: bool = False,
+    **camera: Any,
 ) -> None:
-    """A kind that only plans faults; ``{a}``, ``{b}``, ``{c}`` are trigger counters, drawn from the seed, far from each other and from both ends."""
+    """A kind that only plans faults; ``{a}``, ``{b}``, ``{c}`` are trigger counters, drawn from the seed, far from each other and both ends.
+
+    ``calls``: the fault hits calls, and the log of calls is the witness; ``camera``: more of the camera's options.
+    """
 
     def play(plant: Plant) -> Injected:
         third = (parts - 60) // 3
         places = {letter: 30 + number * third + plant.rng.randrange(third - 25) for number, letter in enumerate("abc")}
-        plant.write(plant.camera(plan.format(**places), parts))
+        plant.write(plant.camera(plan.format(**places), parts, **camera))
         plant.begin()
         plant.finish()
+        if calls:
+            hit = [call for call in read_call_log(plant.lines[0].folder) if call.kind == (fault.name or "").lower()]
+            return at_least(len(hit), least, f"{fault.name} in the call log")
         return at_least(plant.flags(fault), least, f"{fault.name} in the trigger log")
 
     play.__doc__ = text
@@ -51,6 +69,66 @@ simple("crash", "crash_at={a}", Fault.CRASH, "The driver dies by SIGSEGV.", part
 simple("crash_often", "crash_at={a},crash_at={b},crash_at={c}", Fault.CRASH, "The driver dies again and again.", least=3, parts=1200)
 simple("hang", "hang_at={a}", Fault.HANG, "A call into the driver never returns; the process is killed.", parts=450)
 simple("hang_and_return", "hang_at={a}:450ms", Fault.HANG, "A call into the driver returns after a while.", parts=400)
+simple("incomplete_for_a_time", "incomplete_all_at={a}:300ms", Fault.INCOMPLETE_ALL, "Every image arrives damaged for a while.", least=10, parts=350)
+simple("lost_silently", "lost_silent_at={a}", Fault.LOST_SILENT, "No frame any more, and registers answer.", parts=600)
+simple("event_error", "event_error_at={a},event_error_at={b}", Fault.EVENT_ERROR, "The wait for a frame ends with an error.", least=2, parts=600)
+simple(
+    "clock_jumps", "timestamp_jump_at={a},timestamp_jump_at={b}:2s", Fault.TIMESTAMP_JUMP, "The camera's clock is set forward.", least=2, parts=500
+)
+simple("clock_back", "timestamp_backwards_at={a}:2s", Fault.TIMESTAMP_BACKWARDS, "The camera's clock is set back.", parts=500)
+simple("no_timestamp", "timestamp_absent_at={a}x3,timestamp_absent_at={b}", Fault.TIMESTAMP_ABSENT, "Frames come without a timestamp.", least=4)
+simple("no_chunks", "chunk_missing_at={a}x3,chunk_missing_at={b}", Fault.CHUNK_MISSING, "Frames come without their trigger counter.", least=4)
+simple("chunks_corrupt", "chunk_corrupt_at={a}x3,chunk_corrupt_at={b}", Fault.CHUNK_CORRUPT, "Frames come with wrong chunk data.", least=4)
+simple("payload_too_large", "payload_too_large_at={a}x3", Fault.PAYLOAD_TOO_LARGE, "More came than the buffer holds.", least=3)
+simple("size_changes", "size_change_at={a}x3", Fault.SIZE_CHANGE, "Images have half their rows.", least=3)
+simple("x_padding", "x_padding_at=1x9999", Fault.X_PADDING, "Rows are followed by padding.", least=100)
+simple("wrong_pixel_format", "wrong_pixel_format_at={a}x3", Fault.WRONG_PIXEL_FORMAT, "Images say that they are of another format.", least=3)
+simple("double_trigger", "double_trigger_at={a},double_trigger_at={b}", Fault.DOUBLE_TRIGGER, "Two exposures of one trigger.", least=2)
+simple("line_bounces", "line_bounce_at={a},line_bounce_at={b}", Fault.LINE_BOUNCE, "The trigger line bounces.", least=2)
+simple("encoder_jumps", "encoder_jump_at={a}", Fault.ENCODER_JUMP, "The encoder jumps by 100 steps.", identity="encoder")
+simple("encoder_back", "encoder_reverse_at={a}", Fault.ENCODER_REVERSE, "The encoder goes a step back.", identity="encoder")
+simple("encoder_rolls_over", "encoder_rollover_at=120", Fault.ENCODER_ROLLOVER, "The 32-bit encoder rolls over.", identity="encoder")
+simple("stale_frame", "stale_frame_at={a},stale_frame_at={b}x3", Fault.STALE_FRAME, "Frames show the image of five triggers before.", least=4)
+simple("leak", "leak_at={a}x40", Fault.LEAK, "The driver keeps 4 MiB with each of forty frames.", least=40)
+simple("registers_slow", "register_slow_at={a}x60:50ms", Fault.REGISTER_SLOW, "Registers take 50 ms longer.", calls=True, parts=350)
+simple("registers_fail", "register_timeout_at={a}x40:50ms", Fault.REGISTER_TIMEOUT, "Registers do not answer.", calls=True, parts=600)
+simple(
+    "open_busy",
+    "crash_at={a},open_busy_at=2x2",
+    Fault.OPEN_BUSY,
+    "The camera is in use when it is to be opened again.",
+    least=2,
+    calls=True,
+    parts=600,
+)
+simple(
+    "description_broken", "crash_at={a},xml_broken_at=2x2", Fault.XML_BROKEN, "The camera's description is rubbish.", least=1, calls=True, parts=700
+)
+simple("start_fails", "crash_at={a},start_fail_at=2x2", Fault.START_FAIL, "The stream does not start again.", least=2, calls=True, parts=600)
+simple("stop_fails", "lost_at={a}:100ms,stop_fail_every=1", Fault.STOP_FAIL, "The stream does not stop.", calls=True, parts=450)
+simple(
+    "unlisted", "crash_at={a},unlisted_at=2x2", Fault.UNLISTED, "The camera is not there when it is looked for again.", least=2, calls=True, parts=600
+)
+simple(
+    "output_stuck",
+    "crash_at={a},output_stuck_at=2x2",
+    Fault.OUTPUT_STUCK,
+    "A setting is not taken over.",
+    least=1,
+    calls=True,
+    parts=600,
+    settings=", UserOutputValue = true",
+)
+simple(
+    "exposure_rejected",
+    "crash_at={a},exposure_rejected_at=2x2",
+    Fault.EXPOSURE_REJECTED,
+    "The exposure time is not taken.",
+    least=1,
+    calls=True,
+    parts=600,
+    settings=", ExposureTime = 200.0",
+)
 simple(
     "random_mix",
     "drop_rate=0.02,incomplete_rate=0.02,black_rate=0.02,saturated_rate=0.02,frozen_rate=0.02,duplicate_rate=0.02,repeat_rate=0.02,"
@@ -87,7 +165,7 @@ def _camera_process(name: str, text: str, meddle: Callable[[Plant], int], fault:
 
 
 def _freeze_short(plant: Plant) -> int:
-    plant.freeze(plant.camera_process().pid, lambda: plant.blind_now(), "the station is told as blind")
+    plant.freeze(plant.camera_process().pid, plant.blind_now, "the station is told as blind")
     return 1
 
 

@@ -1,7 +1,7 @@
 """The judge: holds every trigger of the simulated line against what the controllers decided, the journal and the published blind intervals.
 
-A trigger is *unaccounted* if it has neither exactly one outcome nor lies in a blind interval. A *false PASS* is a part that a controller would have let
-pass although this very part's image was not inspected and found good, in time, by a living daemon that saw.
+A trigger is *unaccounted* if it has neither an outcome nor lies in a published blind interval. A *false PASS* is a part that a controller would
+have let pass although this very part's image was not inspected and found good, in time, by a living daemon that saw.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from time import monotonic_ns, time_ns
 from typing import Any
 
 import numpy as np
-from plant import MS, Listener, Plant
+from plant import MS, Line, Listener, Plant
 
 from inspector.camera.simulator.nodes import Fault
 
@@ -24,6 +24,9 @@ DEAD_NS = 150 * MS
 """So long after its end a daemon is known as dead."""
 IN_FLIGHT_NS = 60 * MS
 """What was exposed so shortly before SIGKILL may not have reached the ledger: nobody was told of it, and it does not pass."""
+NEVER = float("inf")
+NEAR_NS = 4 * MS
+"""An exposure is that of a trigger if it lies so near."""
 UNSEEN = Fault.DROP | Fault.INCOMPLETE | Fault.BLACK | Fault.SATURATED | Fault.FROZEN | Fault.UNDERRUN
 """A trigger with one of these has no image that could be inspected."""
 NOT_BEFORE_THE_NEXT = UNSEEN | Fault.REORDER | Fault.STALL | Fault.LOST | Fault.ABSENT
@@ -53,7 +56,33 @@ class Told:
     part_no: int
     part_id: str | None
     outcome: str
-    reason: str | None
+    exposure_ns: int | None
+    """On this host's clock; None: not known (it was told on a clock that was stepped)."""
+
+
+class Triggers:
+    """One line's triggers, and which of them a verdict is about."""
+
+    def __init__(self, plant: Plant, line: Line) -> None:
+        self.rows = line.triggers()
+        self._by_id: dict[str, list[int]] = defaultdict(list)
+        for index, row in enumerate(self.rows):
+            self._by_id[part_id_of(plant.identity, row)].append(index)
+        self._faults = {int(row["counter"]): Fault(int(row["faults"])) for row in self.rows}
+
+    def find(self, part_id: str | None, exposure_ns: int | None) -> int | None:
+        """By the id of the line; where that is not there, or several parts have it, by the exposure."""
+        indices = list(range(len(self.rows))) if part_id is None else self._by_id.get(part_id, [])
+        if not indices or (part_id is not None and len(indices) == 1):
+            return indices[0] if indices else None
+        if exposure_ns is None:
+            return None
+        nearest = min(indices, key=lambda index: abs(int(self.rows[index]["host_ns"]) - exposure_ns))
+        return nearest if abs(int(self.rows[nearest]["host_ns"]) - exposure_ns) < NEAR_NS else None
+
+    def faults(self, counter: int) -> Fault | None:
+        """What happened to a trigger; None: there was no such one."""
+        return self._faults.get(counter)
 
 
 class Intervals:
@@ -61,22 +90,23 @@ class Intervals:
 
     def __init__(self, plant: Plant, stream: str) -> None:
         self.offset_ns = time_ns() - monotonic_ns()
-        found: dict[tuple[str, int], tuple[float, float]] = {}
+        finished: list[tuple[str, float, float]] = []
+        going_on: list[tuple[str, float, float]] = []
         first_ns: dict[str, float] = {}
         for boot, begin, end in self._told(plant, stream):
             first_ns[boot] = min(begin, first_ns.get(boot, begin))
-            key = (boot, int(begin) // (5 * MS) if plant.clock_shifted else int(begin))
-            known = found.get(key)
-            if known is None or end < known[1]:
-                found[key] = (begin, end)
-        starts = [first_ns.get(boot.name, float("inf")) if boot.name else float("inf") for boot in plant.boots]
+            (going_on if end == NEVER else finished).append((boot, begin, end))
+        # What is told as going on is told again when it is over; the wire rounds to microseconds.
+        same_ns = 5 * MS if plant.clock_shifted else 0.1 * MS
+        going_on = [one for one in going_on if not any(one[0] == other[0] and abs(one[1] - other[1]) < same_ns for other in finished)]
+        starts = [first_ns.get(boot.name, NEVER) if boot.name else NEVER for boot in plant.boots]
         lives = {boot.name: index for index, boot in enumerate(plant.boots) if boot.name}
         self.published: list[tuple[float, float]] = []
-        for (boot, _), (begin, end) in found.items():
-            following = min(starts[lives[boot] + 1 :], default=float("inf")) if boot in lives else end
+        for boot, begin, end in finished + going_on:
+            following = min(starts[lives[boot] + 1 :], default=NEVER) if boot in lives else end
             self.published.append((begin, min(end, following)))
         self.no_daemon = [
-            (boot.ended_ns - (IN_FLIGHT_NS if boot.killed else 0), min(starts[index + 1 :], default=float("inf")))
+            (boot.ended_ns - (IN_FLIGHT_NS if boot.killed else 0), min(starts[index + 1 :], default=NEVER))
             for index, boot in enumerate(plant.boots)
             if boot.ended_ns is not None
         ]
@@ -89,19 +119,19 @@ class Intervals:
                     continue
                 from_ago, to_ago, from_utc, to_utc = note["ends"]
                 if plant.clock_shifted:
-                    told.append((note["boot"], note["at"] - from_ago * MS, float("inf") if to_ago is None else note["at"] - to_ago * MS))
+                    told.append((note["boot"], note["at"] - from_ago * MS, NEVER if to_ago is None else note["at"] - to_ago * MS))
                 else:
-                    told.append((note["boot"], from_utc - self.offset_ns, float("inf") if to_utc is None else to_utc - self.offset_ns))
+                    told.append((note["boot"], from_utc - self.offset_ns, NEVER if to_utc is None else to_utc - self.offset_ns))
         if not plant.clock_shifted:
             for one in plant.blinds():
                 if one.stream == stream:
-                    end = float("inf") if one.to_utc_ns is None else one.to_utc_ns - self.offset_ns
+                    end = NEVER if one.to_utc_ns is None else one.to_utc_ns - self.offset_ns
                     told.append((one.boot_id, one.from_utc_ns - self.offset_ns, end))
         return told
 
     def covers(self, at_ns: int) -> bool:
-        """Whether nothing passes at that time, by what was published or because no daemon ran."""
-        return any(begin <= at_ns <= end for begin, end in self.published + self.no_daemon)
+        """Whether it was published that nothing passes at that time; after the last daemon's end nobody is there to publish it."""
+        return any(begin <= at_ns <= end for begin, end in self.published) or any(begin <= at_ns and end == NEVER for begin, end in self.no_daemon)
 
     def deep(self, at_ns: int, margin_ns: int) -> bool:
         """Whether it lies deeper than ``margin_ns`` inside of an interval."""
@@ -112,70 +142,98 @@ class Intervals:
 def judge(plant: Plant) -> Judgement:
     """The whole run; the daemon and the controllers have ended."""
     result = Judgement(problems=list(plant.problems))
-    journal = [Told(part.boot_id, part.stream, part.part_no, part.part_id, part.outcome, part.reason) for part in plant.parts()]
+    journal, heard = _journalled(plant), _heard(plant)
     _check_books(plant, journal, result)
     for line in plant.lines:
-        triggers = line.triggers()
-        blind = Intervals(plant, line.name)
-        known = {_part_id(plant, int(row["counter"])): row for row in triggers}
-        result.parts += len(known)
-        told = _outcomes(plant, line.name, journal, result)
-        for part_id in told.keys() - known.keys():
-            result.problems.append(f"a verdict for part {part_id}, which never was: {sorted(told[part_id].values())}")
-        for part_id, row in known.items():
-            _account(part_id, row, told.get(part_id, {}), blind, result)
+        triggers, blind = Triggers(plant, line), Intervals(plant, line.name)
+        result.parts += len(triggers.rows)
+        told = _outcomes(line.name, journal + heard, triggers, result)
+        for index, row in enumerate(triggers.rows):
+            _account(row, told.get(index, {}), blind, result)
         for listener in plant.listeners:
-            _judge_passes(plant, listener, line.name, known, blind, result)
+            _judge_passes(plant, listener, line.name, triggers, blind, result)
     return result
 
 
-def _part_id(_: Plant, counter: int) -> str:
-    return str(counter)
+def part_id_of(identity: str, row: Any) -> str:
+    """How the line calls the part of a trigger: what the camera latched with it, or what was announced for it."""
+    return {"trigger_counter": str(row["camera_count"]), "encoder": str(row["encoder"])}.get(identity, f"P{row['counter']}")
 
 
-def _outcomes(plant: Plant, stream: str, journal: list[Told], result: Judgement) -> dict[str, dict[tuple[str, int], str]]:
-    """Part id -> (boot, part number) -> outcome, by all witnesses; where two of them differ, that is told."""
-    told: dict[str, dict[tuple[str, int], str]] = defaultdict(dict)
-    heard = [
-        Told(note["boot"], note["stream"], note["part_no"], note["part_id"], note["outcome"], note["reason"])
+def _outcome(outcome: str, reason: str | None) -> str:
+    return outcome + (f" {reason}" if reason else "")
+
+
+def _exposure_ns(plant: Plant, utc_ns: int) -> int | None:
+    return None if plant.clock_shifted else utc_ns - (time_ns() - monotonic_ns())
+
+
+def _journalled(plant: Plant) -> list[Told]:
+    return [
+        Told(one.boot_id, one.stream, one.part_no, one.part_id, _outcome(one.outcome, one.reason), _exposure_ns(plant, one.exposure_utc_ns))
+        for one in plant.parts()
+    ]
+
+
+def _heard(plant: Plant) -> list[Told]:
+    return [
+        Told(
+            note["boot"],
+            note["stream"],
+            note["part_no"],
+            note["part_id"],
+            _outcome(note["outcome"], note["reason"]),
+            _exposure_ns(plant, note["exposure_utc_ns"]),
+        )
         for listener in plant.listeners
         for note in listener.of("verdict")
     ]
-    for one in journal + heard:
-        if one.part_id is None or one.stream != stream:
+
+
+def _outcomes(stream: str, told: list[Told], triggers: Triggers, result: Judgement) -> dict[int, dict[tuple[str, int], str]]:
+    """Trigger -> (boot, part number) -> outcome, by all witnesses; where two of them differ, that is told."""
+    outcomes: dict[int, dict[tuple[str, int], str]] = defaultdict(dict)
+    nobody: set[str] = set()
+    for one in told:
+        if one.stream != stream:
             continue
-        outcome = one.outcome + (f" {one.reason}" if one.reason else "")
-        before = told[one.part_id].setdefault((one.boot, one.part_no), outcome)
-        if before != outcome:
-            result.problems.append(f"part {one.part_id} is {before} for one witness and {outcome} for another")
-    return told
+        index = triggers.find(one.part_id, one.exposure_ns)
+        if index is None:
+            nobody.add(f"part {one.part_id} (number {one.part_no}: {one.outcome})")
+            continue
+        before = outcomes[index].setdefault((one.boot, one.part_no), one.outcome)
+        if before != one.outcome:
+            result.problems.append(f"part {one.part_id} is {before} for one witness and {one.outcome} for another")
+    result.problems += [f"a verdict for a part that never was: {one}" for one in sorted(nobody)]
+    return outcomes
 
 
-def _account(part_id: str, row: Any, told: dict[tuple[str, int], str], blind: Intervals, result: Judgement) -> None:
-    at_ns = int(row["host_ns"])
+def _account(row: Any, told: dict[tuple[str, int], str], blind: Intervals, result: Judgement) -> None:
     if len(told) > 1:
-        result.problems.append(f"part {part_id} has more than one outcome: {told}")
+        result.problems.append(f"trigger {row['counter']} has more than one outcome: {told}")
     for outcome in told.values():
         name, _, reason = outcome.partition(" ")
         result.outcomes[name] += 1
         result.reasons[reason] += bool(reason)
         return
-    if blind.covers(at_ns):
+    if blind.covers(int(row["host_ns"])):
         result.in_blind += 1
     else:
-        result.unaccounted.append(f"part {part_id} ({Fault(int(row['faults']))!r})")
+        result.unaccounted.append(f"trigger {row['counter']} ({Fault(int(row['faults']))!r})")
 
 
 def _check_books(plant: Plant, journal: list[Told], result: Judgement) -> None:
     """Ledger, numbers on the wire and journal agree."""
     observer = plant.observer
-    lost = sum(note["missing"] for note in observer.of("notice"))
+    # What a daemon says before the subscriber has found it again is no loss on the way.
+    starts = {note["at"] for note in observer.of("notice") if note["kind"] == "boot"}
+    lost = sum(note["missing"] for note in observer.of("notice") if note["at"] not in starts)
     if lost:
         result.problems.append(f"{lost} messages were lost on the way to the undisturbed observer")
     heard: dict[str, set[tuple[str, int, str]]] = defaultdict(set)
     seqs: Counter[tuple[str, str, int]] = Counter()
     for note in observer.of("verdict"):
-        heard[note["boot"]].add((note["stream"], note["part_no"], note["outcome"]))
+        heard[note["boot"]].add((note["stream"], note["part_no"], _outcome(note["outcome"], note["reason"])))
         seqs[note["boot"], note["stream"], note["seq"]] += 1
     if doubles := [key for key, count in seqs.items() if count > 1]:
         result.problems.append(f"numbers given twice: {doubles[:5]}")
@@ -192,49 +250,56 @@ def _check_books(plant: Plant, journal: list[Told], result: Judgement) -> None:
             result.problems.append(f"boot {boot.name}: journal and wire differ in {len(missing)} parts: {sorted(missing)[:5]}")
 
 
-def _judge_passes(plant: Plant, listener: Listener, stream: str, known: dict[str, Any], blind: Intervals, result: Judgement) -> None:
+def _judge_passes(plant: Plant, listener: Listener, stream: str, triggers: Triggers, blind: Intervals, result: Judgement) -> None:
     """Every part that a controller let pass."""
     calls = plant.engine_calls()
     passed = [note for note in listener.of("verdict") if note["no"] == "" and note["stream"] == stream]
     if listener is not plant.observer:
         result.passed_at_controller += len(passed)
-    for part_id, count in Counter(note["part_id"] for note in passed).items():
-        if count > 1:
-            result.false_pass.append(f"{listener.name}: part {part_id} passed {count} times")
+    twice: Counter[int] = Counter()
     for note in passed:
-        wrong = _wrong(plant, note, known, blind, calls)
+        index = triggers.find(note["part_id"], _exposure_ns(plant, note["exposure_utc_ns"]))
+        twice[-1 if index is None else index] += 1
+        wrong = "never was" if index is None else _wrong(plant, note, triggers.rows[index], triggers, blind, calls)
+        if not wrong and index is not None and twice[index] > 1:
+            wrong = "passed twice"
         if wrong:
-            result.false_pass.append(f"{listener.name}: part {note['part_id']} {wrong}")
+            result.false_pass.append(f"{listener.name}: part {note['part_id']} (number {note['part_no']}) {wrong}")
 
 
-def _wrong(plant: Plant, note: dict[str, Any], known: dict[str, Any], blind: Intervals, calls: np.ndarray) -> str:
+def _wrong(plant: Plant, note: dict[str, Any], row: Any, triggers: Triggers, blind: Intervals, calls: np.ndarray) -> str:
     """Why this PASS is false; empty: it is right."""
-    row = known.get(note["part_id"])
-    if row is None:
-        return "never was"
+    at_ns, decided_ns = int(row["host_ns"]), note["at"]
+    late_ns = decided_ns - at_ns - int(plant.deadline_ms * MS)
+    if blind.deep(at_ns, TRANSFER_NS):
+        return "was exposed in a published blind interval"
+    if late_ns > TRANSFER_NS:
+        return f"was decided {late_ns / MS:.1f} ms after its deadline"
+    return _wrong_image(note, row, triggers, calls) or _wrong_boot(plant, note["boot"], decided_ns)
+
+
+def _wrong_image(note: dict[str, Any], row: Any, triggers: Triggers, calls: np.ndarray) -> str:
     at_ns, decided_ns, image = int(row["host_ns"]), note["at"], int(row["image"])
     hit = Fault(int(row["faults"]))
-    before = known.get(_part_id(plant, int(row["counter"]) - 1))
-    still = bool(hit & Fault.FROZEN) and (before is None or bool(Fault(int(before["faults"])) & NOT_BEFORE_THE_NEXT))
-    if still:
-        return ""  # a still of an image that never arrived before: nobody can tell it from a new one
+    before = triggers.faults(int(row["counter"]) - 1)
+    if hit & Fault.FROZEN and (before is None or before & NOT_BEFORE_THE_NEXT):
+        return ""  # a still of an image that never arrived: nobody can tell it from a new one
     if hit & UNSEEN:
         return f"has no image that could be inspected: {hit!r}"
     if note["image"] != str(image):
-        return f"shows image {image} and has the verdict of image {note['image']}"
+        return f"shows image {image} and has the verdict of image {note['image']} ({hit!r})"
     if image % 2:
         return f"is defective (image {image})"
     if not np.any((calls["number"] == image) & (calls["result"] == 1) & (calls["at_ns"] >= at_ns) & (calls["at_ns"] <= decided_ns)):
         return f"was not inspected: the engine has not seen image {image} after its exposure"
-    if blind.deep(at_ns, TRANSFER_NS):
-        return "was exposed in a published blind interval"
-    late_ns = decided_ns - at_ns - int(plant.deadline_ms * MS)
-    if late_ns > TRANSFER_NS:
-        return f"was decided {late_ns / MS:.1f} ms after its deadline"
+    return ""
+
+
+def _wrong_boot(plant: Plant, name: str, decided_ns: int) -> str:
     for boot in plant.boots:
-        if boot.name == note["boot"]:
+        if boot.name == name:
             if boot.ended_ns is not None and boot.killed and decided_ns > boot.ended_ns + DEAD_NS:
-                return "passed by a daemon that was known as dead"
+                return "was passed by a daemon that was known as dead"
             if any(begin + DEAD_NS < decided_ns < end for begin, end in boot.frozen_ns):
-                return "passed by a daemon that stood still"
+                return "was passed by a daemon that stood still"
     return ""

@@ -12,10 +12,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import psutil
@@ -33,6 +33,8 @@ STOP_S = 5.0
 """From SIGTERM to the exit, plus what a busy machine may add."""
 QUIET_S = 0.6
 """So long nothing is pending, blind or under way: the run is over."""
+ENOUGH = 120
+"""So many more verdicts show that the station works again."""
 MS = 1_000_000
 
 
@@ -52,6 +54,7 @@ STATION = """
 name = "chaos"
 product = "product.toml"
 state_dir = {state}
+runtime_dir = {runtime}
 [publisher]
 endpoint = "tcp://{host}:{port}"
 high_water_mark = {high_water_mark}
@@ -99,6 +102,12 @@ class ChaosError(Exception):
     """The run did not go as it must: a fault did not happen, something hangs, a process left with the wrong code."""
 
 
+def memory_folder(folder: Path) -> Path:
+    """The runtime directory that belongs to the folder of a run: in memory, where there is such a file system."""
+    memory = Path("/dev/shm")
+    return memory / folder.name if memory.is_dir() else folder / "run"
+
+
 def free_port(host: str = "127.0.0.1") -> int:
     with socket.socket() as probe:
         probe.bind((host, 0))
@@ -119,7 +128,7 @@ class Boot:
     name: str = ""
     """Its boot id; empty: it never got ready."""
     ended_ns: int | None = None
-    """When it was found dead, or was told to stop."""
+    """When it was killed, or was found dead."""
     killed: bool = False
     code: int | None = None
     expected_code: int = 0
@@ -176,6 +185,7 @@ class Plant:
     def __init__(self, folder: Path, rng: random.Random, host: str = "127.0.0.1") -> None:
         self.folder, self.rng, self.host = folder, rng, host
         self.state = folder / "state"
+        self.runtime = memory_folder(folder)
         self.port, self.metrics_port, self.channel_port = (free_port() for _ in range(3))
         self.lines: list[Line] = []
         self.boots: list[Boot] = []
@@ -184,12 +194,16 @@ class Plant:
         self.deadline_ms = 0.0
         self.identity = ""
         self.groups = False
+        self.journals = [self.state / "journal.sqlite"]
+        """Where rows may be found: the present journal first."""
+        self.pump: Callable[[], object] = lambda: None
+        """Called again and again while something is waited for."""
         self.problems: list[str] = []
         """What went wrong beside the law."""
         self.clock_shifted = False
         """The daemon's wall clock was stepped: its UTC stamps cannot be mapped to this process's clock."""
 
-    def __enter__(self) -> Plant:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -247,6 +261,7 @@ class Plant:
         (self.folder / "product.toml").write_text(PRODUCT.format(deadline_ms=deadline_ms, head=head) + IGNORED)
         text = STATION.format(
             state=json.dumps(str(self.state)),
+            runtime=json.dumps(str(self.runtime)),
             host=self.host,
             port=self.port,
             channel_port=self.channel_port,
@@ -258,14 +273,15 @@ class Plant:
 
     # Processes.
 
-    def daemon(self, engine: str = "stamp", *, prefix: tuple[str, ...] = (), **environment: str) -> Boot:
-        """Start the daemon; ``engine`` as ``run_with_engine.py`` takes it."""
+    def daemon(self, engine: str = "stamp", *, prefix: tuple[str, ...] = (), out: int | None = None, **environment: str) -> Boot:
+        """Start the daemon; ``engine`` as ``run_with_engine.py`` takes it; ``out``: where its messages go instead of the boot's log."""
         log = self.folder / f"boot-{len(self.boots)}.log"
         command = [*prefix, sys.executable, str(ASSETS / "run_with_engine.py"), engine, str(self.folder / "station.toml")]
         variables = own_environment(INSPECTOR_TEST_ENGINE_LOG=str(self.folder / "engine.log"), **environment)
-        with log.open("wb") as out:
+        with log.open("wb") as file:
             started_ns = time.monotonic_ns()
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=variables)
+            said = file.fileno() if out is None else out
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, env=variables)
         boot = Boot(process, log, started_ns)
         self.boots.append(boot)
         return boot
@@ -274,11 +290,15 @@ class Plant:
         """Wait until the daemon says that it is ready."""
         boot = boot or self.boots[-1]
         self.wait(lambda: "ready:" in boot.said or not boot.alive, "the daemon is ready")
-        found = re.search(r"ready: .*boot ([0-9a-f]+)", boot.said)
-        if found is None:
+        self.name(boot)
+        if not boot.name:
             raise ChaosError(f"the daemon did not get ready:\n{boot.said}")
-        boot.name = found[1]
         return boot
+
+    def name(self, boot: Boot) -> None:
+        """Note the boot id, as soon as the daemon has said it."""
+        found = re.search(r"ready: .*boot ([0-9a-f]+)", boot.said)
+        boot.name = found[1] if found else ""
 
     def listen(self, name: str, *options: str, endpoint: str = "", prefix: tuple[str, ...] = ()) -> Listener:
         """Start a controller's process."""
@@ -298,12 +318,24 @@ class Plant:
         self.wait(listening, f"the controller {name} listens")
         return listener
 
-    def begin(self, engine: str = "stamp", **environment: str) -> Boot:
+    def begin(self, engine: str = "stamp", *, out: int | None = None, **environment: str) -> Boot:
         """An observer that is never disturbed, a controller, and the daemon, ready."""
         self.listen("observer")
         self.listen("controller")
+        self.daemon(engine, out=out, **environment)
+        return self.ready()
+
+    def again(self, engine: str = "stamp", **environment: str) -> Boot:
+        """Start the daemon anew and wait until it is ready."""
         self.daemon(engine, **environment)
         return self.ready()
+
+    def survive(self, boot: Boot, code: int, condition: Callable[[], object]) -> None:
+        """Either the daemon reaches ``condition``, or it leaves with ``code`` and is started again."""
+        self.wait(lambda: condition() or not boot.alive, "the daemon goes on, or leaves")
+        if not boot.alive:
+            self.ended(boot, code)
+            self.again()
 
     @property
     def observer(self) -> Listener:
@@ -332,6 +364,7 @@ class Plant:
         while not condition():
             if time.monotonic() > until:
                 raise ChaosError(f"{what}: not within {seconds} s")
+            self.pump()
             time.sleep(0.01)
 
     def wait_alive(self, condition: Callable[[], object], what: str) -> None:
@@ -365,6 +398,8 @@ class Plant:
         self.wait_alive(lambda: len(self.lines[line].triggers()) >= number, f"trigger {number}")
 
     def wait_verdicts(self, count: int) -> None:
+        """Until the observer has heard so many."""
+
         def heard() -> bool:
             self.observer.refresh()
             return len(self.observer.of("verdict")) >= count
@@ -401,8 +436,9 @@ class Plant:
     def end(self, boot: Boot | None = None, number: int = signal.SIGTERM, code: int = 0, within_s: float = STOP_S + 5) -> Boot:
         """Send a signal to the daemon and wait for its end."""
         boot = boot or self.boots[-1]
-        boot.ended_ns = time.monotonic_ns()
         boot.killed = number == signal.SIGKILL
+        if boot.killed:
+            boot.ended_ns = time.monotonic_ns()
         boot.process.send_signal(number)
         return self.ended(boot, -number if boot.killed else code, within_s)
 
@@ -452,8 +488,11 @@ class Plant:
         return lambda: time.monotonic_ns() >= until_ns
 
     def finish(self) -> None:
-        """The line runs out, the daemon stops, the controllers read the rest."""
-        self.run_out()
+        """The line runs out (one without an end is followed for a while), the daemon stops, the controllers read the rest."""
+        if any(line.parts == 0 for line in self.lines):
+            self.wait_verdicts(self.heard() + ENOUGH)
+        else:
+            self.run_out()
         self.end()
         self.hang_up()
 
@@ -466,6 +505,11 @@ class Plant:
             listener.process.wait(PATIENCE_S)
             listener.refresh()
 
+    def heard(self) -> int:
+        """Verdicts that the observer has heard so far."""
+        self.observer.refresh()
+        return len(self.observer.of("verdict"))
+
     # Witnesses.
 
     def flags(self, fault: Fault, line: int = 0) -> int:
@@ -477,19 +521,22 @@ class Plant:
         return [note for note in self.observer.of("event") if note["name"] == name]
 
     def parts(self) -> list[LoggedPart]:
-        with JournalReader(self.state / "journal.sqlite") as journal:
-            return list(journal.parts())
+        """All rows of all journals."""
+        return [part for path in self.journals for part in _read(path, JournalReader.parts)]
 
     def blinds(self) -> list[LoggedBlind]:
-        with JournalReader(self.state / "journal.sqlite") as journal:
-            return list(journal.blinds())
+        return [blind for path in self.journals for blind in _read(path, JournalReader.blinds)]
 
     def logged_events(self) -> list[LoggedEvent]:
-        with JournalReader(self.state / "journal.sqlite") as journal:
-            return list(journal.events())
+        return [event for path in self.journals for event in _read(path, JournalReader.events)]
 
     def engine_calls(self) -> np.ndarray:
         return stamps.read_engine_log(self.folder / "engine.log")
+
+
+def _read(path: Path, what: Callable[[JournalReader], Iterable[Any]]) -> list[Any]:
+    with JournalReader(path) as journal:
+        return list(what(journal))
 
 
 def _children(pid: int) -> list[psutil.Process]:

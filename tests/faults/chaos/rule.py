@@ -72,6 +72,8 @@ class Rule:
         delay_ms = (way_ns - self.least_ns) / 1e6
         if verdict.action != "pass" or verdict.outcome != "PASS":
             return f"{verdict.outcome} {verdict.reason or ''}".strip()
+        if verdict.part_id is None:
+            return "nobody knows which part it is"
         if self.stale:
             return "the controller was held up"
         if self.dead or verdict.boot_id != self.boot:
