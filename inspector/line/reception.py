@@ -49,6 +49,10 @@ _EARLY = 256
 """An acknowledgement may run so many messages ahead of what is known to be sent."""
 
 
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises on what is no request: text that is no UTF-8 and deep nesting have errors of their own."""
+
+
 class _Probe(msgspec.Struct):
     """What can be said of a request that this version cannot read."""
 
@@ -117,7 +121,7 @@ class Reception:
             return
         try:
             request: Request = decode_request(body)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except _UNREADABLE as error:
             probe = _read(body)
             if probe is not None and probe.v != VERSION:
                 self._bad("version", asker, probe.no, Refusal.VERSION, f"the station speaks version {VERSION}", now_ns)
@@ -230,5 +234,5 @@ class Reception:
 def _read(body: bytes) -> _Probe | None:
     try:
         return _probe(body)
-    except (msgspec.DecodeError, RecursionError):
+    except _UNREADABLE:
         return None

@@ -492,6 +492,8 @@ def test_a_reload_that_fails_changes_nothing_and_says_why(station: Station, plc:
         ((b'{"type":"hello","no":-1,"name":"x"}',), Refusal.UNREADABLE, "unreadable"),
         ((b'{"type":"hello","no":1,"name":"x","surprise":1}',), Refusal.UNREADABLE, "unreadable"),
         ((b"\xff\xfe",), Refusal.UNREADABLE, "unreadable"),
+        ((b'{"type":"replay","no":1,"st\xd2eam":"a"}',), Refusal.UNREADABLE, "unreadable"),
+        ((b'{"type":"hello","no":1,"name":"\xd2"}',), Refusal.UNREADABLE, "unreadable"),
         ((b"[" * 16_000,), Refusal.UNREADABLE, "unreadable"),
         ((b'{"x":' * 3_000,), Refusal.UNREADABLE, "unreadable"),
         ((b" " * 20_000,), Refusal.UNREADABLE, "oversized"),
@@ -543,8 +545,32 @@ def test_commands_without_end_are_not_events_without_end(station: Station, plc: 
     assert len(station.events("command")) < 40
 
 
-@given(body=st.one_of(st.binary(max_size=300), st.text(max_size=200).map(str.encode)))
-@settings(max_examples=60)
+GOOD = [
+    requests.encode(one)
+    for one in (
+        Hello(no=1, name="x"),
+        Ping(no=2),
+        Replay(no=3, stream="a", from_seq=1, to_seq=2),
+        Announce(no=4, stream="b", part_id="p", expect=(Expectation(in_ms=1.5, encoder=4),)),
+        Acknowledge(no=5, acks=(Ack(stream="a", seq=1, state=AckState.FAILED, detail="d"),)),
+        Command(no=6, name=CommandName.ACKNOWLEDGE_ALARMS),
+    )
+]
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> bytes:
+    """A request with some bytes changed, left out or doubled."""
+    body = bytearray(draw(st.sampled_from(GOOD)))
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, len(body) - 1))
+        body[at : at + draw(st.integers(0, 3))] = draw(st.binary(max_size=3))
+        body = body or bytearray(b"x")
+    return bytes(body)
+
+
+@given(body=st.one_of(damaged(), st.binary(max_size=300), st.text(max_size=200).map(str.encode)))
+@settings(max_examples=400)
 def test_nothing_that_is_sent_ends_the_channel(body: bytes) -> None:
     station, client = _SHARED["station"], _SHARED["client"]
     client.socket.send(body)
@@ -552,9 +578,8 @@ def test_nothing_that_is_sent_ends_the_channel(body: bytes) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         reply = client.receive()
-        if reply.no == no:
+        if isinstance(reply, Done) and reply.no == no:
             break
-        assert isinstance(reply, Refused)
     assert not station.failures
 
 
