@@ -20,6 +20,8 @@ _KINDS: Final = {
 _FAILED: Final = zmq.Event.HANDSHAKE_FAILED_PROTOCOL
 _EVENTS: Final = functools.reduce(operator.or_, _KINDS) | _FAILED
 _MOST_PER_S = 2000
+_FULL_IN_A_ROW = 64
+"""Looks that all found more than they took: what waits must not grow without end."""
 _EVENT = struct.Struct("=HI")
 _NO_KEY, _OTHER_STATION = 0x11000002, 0x11000001
 """ZeroMQ's ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH and ZMQ_PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC."""
@@ -27,7 +29,7 @@ _NO_KEY, _OTHER_STATION = 0x11000002, 0x11000001
 
 @dataclass(slots=True)
 class KnockCounts:
-    """What became of connections. At least so many: of more than 2,000 events in one second the rest is not listened to."""
+    """What became of connections. At least so many: of a flood (2,000 events in a second) the rest of the second is not listened to."""
 
     connections: int = 0
     admitted: int = 0
@@ -59,7 +61,7 @@ class Doorbell:
         self._context = context
         self._socket: zmq.Socket[bytes] | None = None
         self._pair: zmq.Socket[bytes] | None = None
-        self._second = self._heard = self._listened = 0
+        self._second = self._heard = self._listened = self._full = 0
         self.counts = counts
 
     def attach(self, socket: zmq.Socket[bytes]) -> None:
@@ -69,10 +71,9 @@ class Doorbell:
         self._listen()
 
     def detach(self) -> None:
-        """Listen no more; before the context is terminated."""
-        if self._pair is not None:
-            self._pair.close()
-        self._socket = self._pair = None
+        """Listen no more; before the socket is closed."""
+        self._rest()
+        self._socket = None
 
     def take(self, limit: int = 16) -> None:
         """Count what has happened, at most ``limit`` events. Never blocks."""
@@ -84,22 +85,30 @@ class Doorbell:
             try:
                 frames = self._pair.recv_multipart(zmq.DONTWAIT)
             except zmq.Again:
+                self._full = 0
                 return
-            self._count(frames[0])
+            if not self._count(frames[0]):
+                self._rest()
+                return
+        self._full += 1
+        if self._full >= _FULL_IN_A_ROW:
+            self._rest()
 
     def _listen(self) -> None:
         if self._socket is None:
             return
         self._listened += 1
         address = f"inproc://doorbell-{id(self)}-{self._listened}"
-        self._socket.monitor(address, _EVENTS)
+        # ZeroMQ's native thread waits for a place for its event, and every verdict with it. So there is always one: the other end comes first, goes
+        # last and has no limit; too many events end the listening instead.
         self._pair = self._context.socket(zmq.PAIR)
         self._pair.setsockopt(zmq.LINGER, 0)
-        # Without a limit: ZeroMQ's native thread would wait for a place, and verdicts with it. Too many events end the listening instead.
         self._pair.setsockopt(zmq.RCVHWM, 0)
         self._pair.connect(address)
+        self._socket.monitor(address, _EVENTS)
 
-    def _count(self, frame: bytes) -> None:
+    def _count(self, frame: bytes) -> bool:
+        """False: more than enough in this second."""
         event, value = _EVENT.unpack(frame[: _EVENT.size])
         name = _KINDS.get(zmq.Event(event))
         if event == _FAILED:
@@ -109,7 +118,12 @@ class Doorbell:
         second = int(time.monotonic())
         self._heard = self._heard + 1 if second == self._second else 1
         self._second = second
-        if self._heard >= _MOST_PER_S and self._pair is not None and self._socket is not None:
+        return self._heard < _MOST_PER_S
+
+    def _rest(self) -> None:
+        """Too much is going on: not until the next second."""
+        self._full = 0
+        if self._pair is not None and self._socket is not None:
             self._socket.disable_monitor()
             self._pair.close()
             self._pair = None

@@ -132,7 +132,7 @@ class Inlet:
 
     def refresh(self) -> frozenset[str]:
         """Look for revoked keys, some times a second; every connection is ended if there is one. The names of the revoked."""
-        self._listener.listen()
+        self._listener.listen(512)
         revoked = self._gatekeeper.refresh() if self._gatekeeper is not None else frozenset()
         if revoked:
             self._listener.reopen()

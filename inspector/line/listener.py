@@ -1,11 +1,15 @@
-"""A bound ZeroMQ socket that can be opened anew at the same address: ZeroMQ has no other way to end a connection."""
+"""A bound ZeroMQ socket that can be opened anew at the same address: ZeroMQ has no other way to end a connection.
+
+The system's listening socket underneath stays: nobody can take the address meanwhile, and whoever connects waits in its queue.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import socket
-import time
+import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +31,7 @@ _MENDS = {
     errno.ENODEV: "this machine has no such address: change {key} in the station file",
     errno.ENOENT: "its folder does not exist: make it or change {key} in the station file",
 }
+_EVENT = struct.Struct("=HI")
 _COMMON: dict[int, int] = {
     zmq.LINGER: 0,
     zmq.HANDSHAKE_IVL: 2000,  # who says nothing is put out: each holds a file descriptor
@@ -34,10 +39,6 @@ _COMMON: dict[int, int] = {
     zmq.HEARTBEAT_IVL: 1000,
     zmq.HEARTBEAT_TIMEOUT: 3000,
 }
-_AT_ONCE_S = 0.01
-"""How long ``reopen`` itself tries; it is called by threads that have more to do."""
-_TURN_S = 0.0002
-_GIVE_UP_S = 5.0
 
 
 class Listener:
@@ -69,8 +70,8 @@ class Listener:
         self._own: zmq.Context[zmq.Socket[bytes]] | None = None
         self._doorbell: Doorbell | None = None
         self._socket: zmq.Socket[bytes] | None = None
-        self._next: zmq.Socket[bytes] | None = None
-        self._since = 0.0
+        self._listening = -1
+        """The system's listening socket; ZeroMQ closes the descriptors that it uses, this one is ours."""
         self.knocks = KnockCounts()
         """Who never got as far as the gatekeeper."""
         self.endpoint = endpoint
@@ -78,19 +79,8 @@ class Listener:
         self.reopened = 0
 
     def current(self) -> zmq.Socket[bytes] | None:
-        """The socket; None: it is not bound, or not yet again (then this call has tried once more). Ask each time: it changes.
-
-        Raises:
-            AddressError: the address was not free again within 5 seconds.
-        """
-        if self._next is not None:
-            self._try_next()
+        """The socket; None: it is not bound. Ask each time: ``reopen`` puts another one in its place."""
         return self._socket
-
-    @property
-    def reopening(self) -> bool:
-        """Whether it waits for its address to be free again."""
-        return self._next is not None
 
     def bind(self) -> None:
         """Open and bind. Idempotent.
@@ -108,49 +98,49 @@ class Listener:
         self._doorbell = Doorbell(context, self.knocks)
         opened = self._open(context)
         try:
-            opened.bind(self._asked)
+            self._listening = _bind(context, opened, self._asked)
         except zmq.ZMQError as error:
             opened.close()
             self.close()
             raise self._error(error.errno or 0, error.strerror or "") from error
-        self._take(opened)
+        self._doorbell.attach(opened)
+        self._socket = opened
         self.endpoint = opened.getsockopt_string(zmq.LAST_ENDPOINT)
 
     def reopen(self) -> None:
-        """End every connection: close, and bind again at the same address. What was not yet on the wire is gone.
-
-        Returns after 10 ms at the latest; where the address is not free by then, ``current`` is None for a while.
+        """End every connection. What was not yet on the wire is gone; who connects again is served. Takes well under a millisecond.
 
         Raises:
             RuntimeError: it is not bound.
-            AddressError: the address cannot be bound again.
         """
         context = self._shared or self._own
-        if context is None or self._doorbell is None or (self._socket is None and self._next is None):
+        if context is None or self._doorbell is None or self._socket is None:
             raise RuntimeError(f"the {self._name} is not bound")
-        if self._socket is not None:
-            self._doorbell.detach()
-            self._socket.close(linger=0)
-            self._socket, self._next = None, self._open(context)
-        self._since = time.monotonic()
-        while not self._try_next() and time.monotonic() - self._since < _AT_ONCE_S:
-            time.sleep(_TURN_S)
+        self._doorbell.detach()
+        self._socket.close(linger=0)
+        self._socket = opened = self._open(context)
+        opened.setsockopt(zmq.USE_FD, os.dup(self._listening))
+        self._doorbell.attach(opened)
+        opened.bind(self.endpoint)
+        self.reopened += 1
 
-    def listen(self) -> None:
-        """Count those who knocked in vain, at most 16 of them; to be called often. Never blocks."""
+    def listen(self, limit: int = 16) -> None:
+        """Count who came and went, at most ``limit`` events; to be called often. Never blocks, takes about 5 us for each."""
         if self._doorbell is not None:
-            self._doorbell.take()
+            self._doorbell.take(limit)
 
     def close(self, linger_ms: int = 0) -> None:
         """Close; what was sent still goes out for at most ``linger_ms``. Idempotent."""
         if self._doorbell is not None:
             self._doorbell.detach()
-        for one in (self._socket, self._next):
-            if one is not None:
-                one.close(linger=linger_ms)
+        if self._socket is not None:
+            self._socket.close(linger=linger_ms)
+        if self._listening >= 0:
+            os.close(self._listening)
+            self._listening = -1
         if self._own is not None:
             self._own.term()
-        self._socket = self._next = self._own = self._doorbell = None
+        self._socket = self._own = self._doorbell = None
 
     def _open(self, context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
         opened = context.socket(self._kind)
@@ -159,28 +149,6 @@ class Listener:
         if self._keys is not None:
             curve_server(opened, self._keys)
         return opened
-
-    def _take(self, opened: zmq.Socket[bytes]) -> None:
-        self._socket, self._next = opened, None
-        if self._doorbell is not None:
-            self._doorbell.attach(opened)
-
-    def _try_next(self) -> bool:
-        """Bind the next socket, if the one before has given the address free by now: ZeroMQ closes in a thread of its own."""
-        if self._next is None:
-            return True
-        try:
-            self._next.bind(self.endpoint)
-        except zmq.ZMQError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise self._error(error.errno or 0, error.strerror or "") from error
-        else:
-            self._take(self._next)
-            self.reopened += 1
-            return True
-        if time.monotonic() - self._since > _GIVE_UP_S:
-            raise self._error(errno.EADDRINUSE, "")
-        return False
 
     def _error(self, number: int, told: str) -> AddressError:
         mend = _MENDS.get(number, f"{told}: change {{key}} in the station file").format(key=f"{self._name}.endpoint")
@@ -196,3 +164,21 @@ class Listener:
             probe.connect(path)
             return True
         return False
+
+
+def _bind(context: zmq.Context[zmq.Socket[bytes]], opened: zmq.Socket[bytes], endpoint: str) -> int:
+    """Bind; the system's listening socket, as a descriptor of our own. ZeroMQ tells its own only to those who watch it listen."""
+    watch = f"inproc://listening-{id(opened)}"
+    with context.socket(zmq.PAIR) as pair:
+        pair.setsockopt(zmq.LINGER, 0)
+        pair.connect(watch)
+        opened.monitor(watch, zmq.Event.LISTENING)
+        try:
+            opened.bind(endpoint)
+            _, descriptor = _EVENT.unpack(pair.recv_multipart(zmq.DONTWAIT)[0][: _EVENT.size])
+        finally:
+            opened.disable_monitor()
+    kept = os.dup(descriptor)
+    # While a socket is closed and the next one opened, both may see the same caller: who comes second must not wait for another.
+    os.set_blocking(kept, False)
+    return kept

@@ -67,27 +67,21 @@ class Publisher:
     def send(self, topic: bytes, payload: bytes) -> None:
         """Hand one message to every subscriber of ``topic``. A PUB socket never waits: what a slow subscriber cannot take, it alone loses.
 
-        While the socket is being reopened the message is lost: it must be in the replay memory.
-
         Raises:
             RuntimeError: it is not bound.
-            AddressError: its address was lost while it was reopened.
         """
         wire = self._listener.current()
         if wire is None:
-            if self._listener.reopening:
-                return
             raise RuntimeError("the publisher is not bound")
         wire.send(topic, zmq.SNDMORE | zmq.DONTWAIT)
         wire.send(payload, zmq.DONTWAIT)
         self._listener.listen()
 
     def reopen(self) -> None:
-        """End every connection; whoever may comes back by himself, and repairs by replay what he lost. Takes about a millisecond, at most ten.
+        """End every connection; whoever may comes back by himself, and repairs by replay what he lost. Takes well under a millisecond.
 
         Raises:
             RuntimeError: it is not bound.
-            AddressError: its address cannot be bound again.
         """
         self._listener.reopen()
 
