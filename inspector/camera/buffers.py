@@ -7,6 +7,13 @@ from typing import Any
 _MODULO = 1 << 16
 """Frame ids are compared by their lowest 16 bits: some drivers' have no more."""
 
+_CONFIRMED_BY = 8
+"""Frames in a row that are doubted before another distance is believed: two may be damaged alike."""
+_BEGUN_BY = 2
+"""The same at the beginning, if the distance is an unusual one."""
+_WRAP_WITHIN = 256
+"""Frames that may be missing at the wrap."""
+
 
 class ChunkCheck:
     """Whether chunk data are the frame's own and whole: the frame id in them keeps its distance from the buffer's."""
@@ -15,17 +22,21 @@ class ChunkCheck:
         """No frame came yet: the two begin alike, or one apart."""
         self._settled: set[int] = {0, 1, _MODULO - 1}
         self._doubtful: int | None = None
+        self._doubts = 0
         self._frame_id = 0
 
     def fits(self, frame_id: int, chunk_frame_id: int) -> bool:
-        """False: this frame's chunk data are not to be believed. Another distance is, when two frames in a row have it."""
+        """False: this frame's chunk data are not to be believed. Another distance is, when several frames in a row have it."""
         distance = (chunk_frame_id - frame_id) % _MODULO
-        anew = frame_id < self._frame_id  # a counter of 16 bits has wrapped, the other one has not
+        # A counter of 16 bits that skips 0 has wrapped, the other one has not. Else a lower id is a frame that was overtaken.
+        anew = frame_id + _MODULO - self._frame_id < _WRAP_WITHIN
         self._frame_id = frame_id
-        if distance in self._settled or distance == self._doubtful or anew:
-            self._settled, self._doubtful = {distance}, None
-            return True
+        self._doubts = self._doubts + 1 if distance == self._doubtful else 1
         self._doubtful = distance
+        enough = _CONFIRMED_BY if len(self._settled) == 1 else _BEGUN_BY
+        if distance in self._settled or self._doubts > enough or anew:
+            self._settled = {distance}
+            return True
         return False
 
 

@@ -29,6 +29,7 @@ class FrameTracker:
         self._views = ViewMaker(camera, rules.part_id, deadline_ns, tickets)
         self._ids = FrameIds(rules.frame_id_bits, rules.frame_id_first_after_wrap)
         self._memory, self._owed, self._started_ns = Memory(), Owed(), 0
+        self._latches = False  # in this incarnation or an earlier one
         self._forget()
 
     def _forget(self) -> None:
@@ -83,10 +84,13 @@ class FrameTracker:
             return seen
         latched = record.trigger_counter is not None
         if latched and (not self._latched or self._number is None):
-            self._latched = True
+            self._latched = self._latches = True
             self._number = self._count  # from the count in the status records on, if there was one
-        elif self._latched and not latched:
+        elif self._latches and not latched:
+            # Its frame id tells only how many frames there were: it is damaged, and the next gap in the counter says whose it was.
+            self._owed.add(incomplete=1, at_ns=record.received_ns)
             self._tell(seen, "no_trigger_counter", EventLevel.WARNING, f"frame {record.frame_id} came without its trigger counter", now_ns)
+            return seen
         id_step = None if self._frame_id is None else self._ids.step(self._frame_id, record.frame_id)
         step = self._step(record, id_step)
         if step is None or self._number is None:
@@ -107,8 +111,7 @@ class FrameTracker:
         if own:
             overtaken = id_step is not None and id_step < 0 and number != self._number
             frame_no = self._frame_no + (id_step or 0) if overtaken else self._next_frame_no(record, id_step)
-            inferred = number if self._latched and not latched else None
-            self._views.own(seen, record, frame_no, exposure_ns, now_ns, reason, repeated=again, inferred=inferred)
+            self._views.own(seen, record, frame_no, exposure_ns, now_ns, reason, repeated=again)
         return seen
 
     def status(self, record: StatusRecord) -> Seen:
@@ -154,10 +157,7 @@ class FrameTracker:
     def _step(self, record: FrameRecord, id_step: int | None) -> int | None:
         if self._number is None:
             return None
-        if record.trigger_counter is not None:
-            return record.trigger_counter - self._number
-        # A latching camera that left the counter out: the frame id tells how far it is from the last frame.
-        return max(1, id_step or 1) if self._latched else id_step
+        return id_step if record.trigger_counter is None else record.trigger_counter - self._number
 
     def _begin(self, seen: Seen, record: FrameRecord, number: int, exposure_ns: int, now_ns: int) -> None:
         """The first frame: nothing is known of what came before it but the damaged frames."""

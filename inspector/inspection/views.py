@@ -6,13 +6,13 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from inspector.contract.records import Event, EventLevel, Reason, View
+from inspector.contract.records import Event, EventLevel, View
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from inspector.contract.channel import FrameRecord
-    from inspector.contract.records import Blind
+    from inspector.contract.records import Blind, Reason
 
 _REMEMBERED = 65_536
 """Encoder values that are no second part's id. One of 32 bits that rolls over comes back after far more parts."""
@@ -64,22 +64,9 @@ class ViewMaker:
             )
         return views
 
-    def own(
-        self,
-        seen: Seen,
-        record: FrameRecord,
-        frame_no: int,
-        exposure_ns: int,
-        now_ns: int,
-        reason: Reason | None,
-        *,
-        repeated: bool,
-        inferred: int | None = None,
-    ) -> None:
+    def own(self, seen: Seen, record: FrameRecord, frame_no: int, exposure_ns: int, now_ns: int, reason: Reason | None, *, repeated: bool) -> None:
         """Add a frame's view; ``repeated``: a second exposure of one trigger, whose id has its verdict already.
 
-        ``inferred``: the trigger counter that the frame should have had and came without. Where it is the part's id, the part has it, and does
-        not pass by this image: most likely it is this part's, but nobody can be sure.
         An encoder that stands still or runs backwards tells the second exposure's part no more than a repeated trigger does.
         """
         part_id: str | None = None
@@ -92,11 +79,8 @@ class ViewMaker:
             self._encoders[record.encoder] = None
             if len(self._encoders) > _REMEMBERED:
                 self._encoders.popitem(last=False)
-        elif self._rule == "trigger_counter" and not repeated:
-            if inferred is not None:
-                reason = reason or Reason.INCOMPLETE
-            counter = record.trigger_counter if inferred is None else inferred
-            part_id = None if counter is None else str(counter)
+        elif self._rule == "trigger_counter" and record.trigger_counter is not None and not repeated:
+            part_id = str(record.trigger_counter)
         seen.view = View(
             ticket=next(self._tickets),
             camera=self._camera,

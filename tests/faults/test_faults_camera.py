@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from inspector.camera.simulator.nodes import CALL_FAULTS, UNPLANNED, Fault
+from inspector.camera.simulator.nodes import CALL_FAULTS, Fault
 from inspector.daemon.station import Daemon
 
 pytestmark = [pytest.mark.timeout(150), pytest.mark.slow]
@@ -33,6 +33,8 @@ NEVER_INSPECTED = (
     | Fault.UNDERRUN
 )
 """No image came of such a trigger, or none that may be inspected."""
+CHANGED = Fault.IMAGE_SHIFTED | Fault.IMAGE_TORN | Fault.LINE_BOUNCE | Fault.FROZEN | Fault.STALE_FRAME | Fault.BLACK | Fault.SATURATED
+"""Such an image differs from the one that is shown without the fault."""
 INSPECTED_ALL_THE_SAME = Fault.IMAGE_SHIFTED | Fault.IMAGE_TORN
 """Nothing in such an image tells that it is not as it should be."""
 CLOCKS_NS = 2_000_000
@@ -63,6 +65,7 @@ def check_the_law(story: Any, part_id: str = "camera_count") -> dict[int, str]:
             known.setdefault(str(row[part_id]), row)
     assert not set(given) - set(known), "a verdict for a part that never was"
     verdicts = {int(known[one.part_id]["counter"]): one for one in story.verdicts if one.part_id is not None}
+    faults_of = {int(row["counter"]): Fault(int(row["faults"])) for row in story.triggers}
     for row in known.values():
         hit = Fault(int(row["faults"]))
         counter = int(row["counter"])
@@ -73,9 +76,10 @@ def check_the_law(story: Any, part_id: str = "camera_count") -> dict[int, str]:
             assert nameless or story.is_blind(int(row["host_ns"])), f"trigger {counter} ({hit!r}) has no outcome and is not blind"
         elif verdict.outcome != "UNINSPECTED":
             assert not hit & NEVER_INSPECTED or (part_id == "encoder" and not hit & ~INSPECTED_ALL_THE_SAME), f"{counter} was inspected with {hit!r}"
-            if hit & Fault.STALE_FRAME:
-                older = verdicts.get(counter - STALE_BY)
-                assert older is None or older.outcome == "UNINSPECTED", f"{counter} shows an older image that had been inspected"
+            older = verdicts.get(counter - STALE_BY)
+            # A still of an image that never arrived: nobody can tell it from a new one.
+            if hit & Fault.STALE_FRAME and older is not None and not ((hit & ~Fault.STALE_FRAME) | faults_of[counter - STALE_BY]) & CHANGED:
+                assert older.outcome == "UNINSPECTED", f"{counter} shows an older image that had been inspected"
             if not hit & Fault.IMAGE_SHIFTED:
                 assert verdict.defects[0].name == str(row["image"]), f"part {counter} has the verdict of another image"
                 assert (verdict.outcome == "REJECT") == (int(row["image"]) % 2 == 1)
@@ -116,8 +120,9 @@ def test_faults_of_single_frames(run_story: Callable[..., Any]) -> None:
 
 
 def test_faults_of_the_driver_and_the_device(run_story: Callable[..., Any]) -> None:
-    faults = "event_error_at=60,stop_fail_at=1,start_fail_at=2,lost_silent_at=250,incomplete_all_at=700:700ms,register_timeout_at=850x40"
-    story = run_story(faults, 1100)
+    # Far from each other: a fault that is planned while nobody looks does not happen, and a restart takes its time on a busy machine.
+    faults = "event_error_at=60,stop_fail_at=1,start_fail_at=2,lost_silent_at=500,incomplete_all_at=1150:700ms,register_timeout_at=1300x40"
+    story = run_story(faults, 1700)
     wanted = Fault.EVENT_ERROR | Fault.LOST_SILENT | Fault.INCOMPLETE_ALL | Fault.REGISTER_TIMEOUT
     assert wanted & happened(story) == wanted
     calls = Counter(call.kind for call in story.calls)
@@ -125,16 +130,16 @@ def test_faults_of_the_driver_and_the_device(run_story: Callable[..., Any]) -> N
     assert calls["register_timeout"] >= 1
     outcomes = check_the_law(story)
     assert len(story.blind_ns) >= 4, "at the start, and for the error, the silence and the registers"
-    after = {begin: any(outcomes.get(number) == "PASS" for number in range(begin, begin + 150)) for begin in (100, 550, 780, 950)}
+    after = {begin: any(outcomes.get(number) == "PASS" for number in range(begin, begin + 150)) for begin in (350, 1000, 1230, 1550)}
     assert all(after.values()), f"parts are inspected again: {after}"
 
 
 def test_slow_registers_cost_sight_or_parts_but_never_a_wrong_pass(run_story: Callable[..., Any]) -> None:
-    story = run_story("register_slow_at=60x60:100ms,register_slow_at=250x30:1s", 450)
+    story = run_story("register_slow_at=60x60:100ms,register_slow_at=250x40:1s", 700)
     assert sum(call.kind == "register_slow" for call in story.calls) >= 2
     outcomes = check_the_law(story)
     assert len(story.blind_ns) >= 2, "the second time the process was killed"
-    assert any(outcomes.get(number) == "PASS" for number in range(400, 451))
+    assert any(outcomes.get(number) == "PASS" for number in range(550, 701))
 
 
 def test_a_camera_that_cannot_be_opened_for_six_reasons_is_blind_until_it_can(run_story: Callable[..., Any]) -> None:
@@ -212,22 +217,31 @@ def test_a_camera_process_that_grows_is_the_one_to_die_and_is_started_again(run_
     assert any(outcomes.get(number) == "PASS" for number in range(420, 501))
 
 
-def test_random_faults_of_frames_keep_the_law(run_story: Callable[..., Any]) -> None:
+def test_random_faults_of_frames_the_line_and_the_driver_keep_the_law(run_story: Callable[..., Any]) -> None:
     kinds = (
         Fault.CHUNK_MISSING,
         Fault.CHUNK_CORRUPT,
         Fault.PAYLOAD_TOO_LARGE,
         Fault.SIZE_CHANGE,
-        Fault.X_PADDING,
         Fault.WRONG_PIXEL_FORMAT,
         Fault.STALE_FRAME,
-        Fault.TIMESTAMP_ABSENT,
+        Fault.IMAGE_TORN,
+        Fault.DOUBLE_TRIGGER,
+        Fault.LINE_BOUNCE,
+        Fault.MISSED_TRIGGER,
+        Fault.DUPLICATE,
+        Fault.REPEAT,
         Fault.DROP,
         Fault.INCOMPLETE,
+        Fault.BLACK,
+        Fault.FROZEN,
     )
-    story = run_story(",".join(f"{(fault.name or '').lower()}_rate=0.03" for fault in kinds), 500)
+    plan = ",".join(f"{(fault.name or '').lower()}_rate=0.02" for fault in kinds) + ",late_rate=0.01:40ms,reorder_rate=0.01:25ms"
+    story = run_story(plan + ",event_error_at=150,lost_silent_at=600:300ms,register_timeout_at=1000x40", 1200)
     hit = Counter(fault for row in story.triggers for fault in Fault(int(row["faults"])))
     assert all(hit[fault] > 3 for fault in kinds)
-    assert not UNPLANNED & happened(story) & Fault.ABSENT
+    assert hit[Fault.EVENT_ERROR] == 1
+    assert hit[Fault.LOST_SILENT] > 10
+    assert any(call.kind == "register_timeout" for call in story.calls)
     outcomes = check_the_law(story)
-    assert sum(outcome != "UNINSPECTED" for outcome in outcomes.values()) > 200
+    assert sum(outcome != "UNINSPECTED" for outcome in outcomes.values()) > 250

@@ -259,19 +259,41 @@ def test_a_second_exposure_of_one_trigger_is_nobodys_part() -> None:
     assert second.part_id is None
 
 
-def test_a_frame_without_its_chunk_is_placed_and_does_not_pass() -> None:
-    watched = Watched(IdentityRules(part_id="trigger_counter"))
-    watched.frame(frame(10, 0, trigger=7))
-    watched.frame(frame(11, 10))
-    watched.frame(frame(12, 20, trigger=9))
-    assert [view.part_id for view in watched.views] == ["7", "8", "9"]
+@pytest.mark.parametrize("part_id", ["trigger_counter", "encoder"])
+def test_a_frame_without_its_counter_is_a_damaged_one(part_id: Literal["trigger_counter", "encoder"]) -> None:
+    watched = Watched(IdentityRules(part_id=part_id))
+    watched.frame(frame(10, 0, trigger=7, encoder=7))
+    assert watched.frame(frame(11, 10)) is None
+    watched.frame(frame(12, 20, trigger=9, encoder=9))
+    assert [view.part_id for view in watched.views] == ["7", "8" if part_id == "trigger_counter" else None, "9"]
+    assert [view.trigger_counter for view in watched.views] == [7, 8, 9]
     assert watched.reasons == [None, Reason.INCOMPLETE, None]
     assert watched.names == ["no_trigger_counter"]
-    watched = Watched(IdentityRules(part_id="encoder"))
-    watched.frame(frame(10, 0, trigger=7, encoder=70))
-    watched.frame(frame(11, 10))
-    assert [view.part_id for view in watched.views] == ["70", None]
-    assert watched.reasons == [None, None]
+
+
+def test_the_first_frame_after_a_restart_may_lack_its_counter() -> None:
+    watched = Watched(IdentityRules(part_id="trigger_counter"))
+    watched.frame(frame(10, 0, trigger=7))
+    watched.tracker.restart(START + 10 * MS)
+    assert watched.frame(frame(1, 100)) is None
+    watched.frame(frame(2, 110, trigger=18))
+    assert [view.part_id for view in watched.views] == ["7", "17", "18"]
+    assert watched.reasons == [None, Reason.INCOMPLETE, None]
+
+
+def test_a_frame_without_its_counter_takes_nobodys_number_whatever_its_frame_id_says() -> None:
+    """Overtaken, or the second exposure of one trigger: no gap in the counter is its own."""
+    watched = Watched(IdentityRules(part_id="trigger_counter"))
+    watched.frame(frame(10, 0, trigger=7))
+    watched.frame(frame(12, 20, trigger=9))
+    assert watched.frame(frame(11, 10)) is None
+    assert watched.frame(frame(15, 23)) is None
+    watched.frame(frame(13, 30, trigger=10))
+    watched.frame(frame(14, 40, trigger=11))
+    assert [view.part_id for view in watched.views] == ["7", "8", "9", "10", "11"]
+    assert watched.reasons == [None, Reason.NO_FRAME, None, None, None]
+    assert watched.blinds == []
+    assert "incomplete_unplaced" in watched.names
 
 
 def test_the_encoder_can_be_the_parts_id() -> None:
