@@ -83,15 +83,17 @@ class ClockMap:
                 self._restart()  # the camera's clock was set
                 self._strike()
 
-    def to_host(self, camera_ns: int, received_ns: int) -> int:
+    def to_host(self, camera_ns: int, received_ns: int, since_ns: int | None = None) -> int:
         """Observe one frame and return its exposure time on the host's clock, at most ``received_ns``.
 
         Args:
-            camera_ns: exposure time on the camera's clock; 0: it gives none, and arrival stands for exposure.
+            camera_ns: exposure time on the camera's clock; 0: it gives none, and ``since_ns`` stands for it.
             received_ns: arrival on the host's monotonic clock.
+            since_ns: when the driver was last known to hold no frame: without a time of its own a frame may have waited there since then.
+                None: not known, arrival counts.
         """
         if camera_ns == 0:
-            return received_ns
+            return received_ns if since_ns is None else min(since_ns, received_ns)
         offset = received_ns - camera_ns
         back = self._newest_ns is not None and camera_ns < self._newest_ns - _BACKWARDS_NS
         if self._reading is not None and (back or self._contradicts(offset, received_ns)):

@@ -50,6 +50,7 @@ STATUS_NS = 200_000_000
 """A status record at least so often."""
 CHECK_NS = 1_000_000_000
 """A camera without a count of triggers is asked for a sign of life so often; one with a count at every status."""
+_WAITED_NS = 1_000_000  # a fetch that took so long had to wait: the driver had no frame when it began
 _PR_SET_PDEATHSIG = 1
 
 
@@ -115,15 +116,17 @@ class AcquisitionLoop:
         self._clock.refresh(time.monotonic_ns())
         frames = self._camera.frames()
         frame = next(frames)  # starts the acquisition
-        begun_ns = started_ns = time.monotonic_ns()
+        begun_ns = empty_ns = started_ns = time.monotonic_ns()
         self._sight.started(started_ns)
         self._pulse.seen_ns = self._pulse.streaming_ns = started_ns
         self._pulse.state = CameraState.STREAMING
         while True:
             if frame is None:
                 self._sight.empty(begun_ns)
+                empty_ns = begun_ns
             else:
-                exposure_ns = self._clock.to_host(frame.camera_ns, frame.received_ns)
+                empty_ns = begun_ns if frame.received_ns - begun_ns > _WAITED_NS else empty_ns
+                exposure_ns = self._clock.to_host(frame.camera_ns, frame.received_ns, empty_ns)
                 self._deliver(frame, exposure_ns)
                 self._sight.frame(frame, exposure_ns)
                 frame = None  # its pixels go back to the driver now

@@ -60,7 +60,7 @@ class Sight:
 
     def frame(self, frame: Frame, exposure_ns: int) -> None:
         """A frame was told, with its exposure on the host's clock."""
-        proven_ns = exposure_ns if frame.camera_ns else frame.received_ns - self._margin_ns
+        proven_ns = exposure_ns if frame.camera_ns else min(exposure_ns, frame.received_ns - self._margin_ns)
         if self._stalled:
             self.sees_since_ns = proven_ns
         self.seen_ns = max(self.seen_ns, proven_ns)

@@ -125,7 +125,8 @@ def _camera_process() -> int:
 
 
 @pytest.mark.slow
-def test_what_a_frozen_camera_process_kept_back_does_not_pass(run_story: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("faults", ["", "timestamp_absent_every=1"], ids=["timestamps", "no timestamps"])
+def test_what_a_frozen_camera_process_kept_back_does_not_pass(run_story: Callable[..., Any], faults: str) -> None:
     """It thaws before it is killed: the driver has kept every frame, and all of them are delivered and inspected."""
     frozen: list[int] = []
     thawed: list[int] = []
@@ -138,7 +139,7 @@ def test_what_a_frozen_camera_process_kept_back_does_not_pass(run_story: Callabl
             os.kill(frozen[0], signal.SIGCONT)
             thawed.append(triggers)
 
-    story = run_story("", 400, meddle=freeze)
+    story = run_story(faults, 400, meddle=freeze)
     check_the_law(story)
     assert thawed
     assert len(story.blind_ns) == 2, "at the start and in the freeze: the process was not killed"

@@ -34,6 +34,8 @@ def test_the_clock_map_takes_the_least_delay() -> None:
     assert exposures[3] == 30 * MS + 1 + offset + 3 * MS
     assert exposures[5] - exposures[3] == 20 * MS, "once the least delay is known, distances are the camera's own"
     assert clock.to_host(0, 77) == 77
+    assert clock.to_host(0, 77, 70) == 70, "it may have waited since then"
+    assert clock.to_host(0, 77, 80) == 77
 
 
 def test_the_clock_map_follows_drift_and_survives_a_reset() -> None:
