@@ -43,7 +43,9 @@ def endpoints_of(target: str, requests: str | None) -> tuple[str, str | None]:
         publisher, asked = station.publisher.endpoint, requests or station.channel.endpoint
     elif target == _DEFAULT_ENDPOINT:
         asked = requests or ChannelConfig().endpoint
-    return _reachable(publisher), None if asked is None else _reachable(asked)
+    # A station file that asks for any free port does not say which one was found.
+    known = asked is not None and not asked.endswith((":*", ":0"))
+    return _reachable(publisher), _reachable(asked) if known and asked is not None else None
 
 
 def _reachable(endpoint: str) -> str:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from runpy import run_path
 from typing import Any
 
 import pytest
-import zmq
 
 from inspector.client.aio import AsyncController
 from inspector.client.controller import Controller
@@ -22,41 +21,8 @@ from inspector.contract.errors import AddressError
 from inspector.contract.wire import EventMessage
 
 PATIENCE_S = 60.0
+Lossy = run_path(str(Path(__file__).resolve().parents[1] / "assets" / "lossy_wire.py"))["Lossy"]
 PARTS = 150
-
-
-class Lossy:
-    """Between publisher and controller: loses some of what goes through, and all of it while ``cut``."""
-
-    def __init__(self, port: int, loss: float) -> None:
-        self.cut = False
-        self.lost = 0
-        self._context = zmq.Context()
-        self._in, self._out = self._context.socket(zmq.SUB), self._context.socket(zmq.PUB)
-        self._in.setsockopt(zmq.SUBSCRIBE, b"")
-        self._in.connect(f"tcp://127.0.0.1:{port}")
-        self.endpoint = f"tcp://127.0.0.1:{self._out.bind_to_random_port('tcp://127.0.0.1')}"
-        self._loss, self._random, self._ended = loss, random.Random(3), threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def _run(self) -> None:
-        while not self._ended.is_set():
-            if not self._in.poll(20):
-                continue
-            frames = self._in.recv_multipart()
-            numbered = b'"type":"heartbeat"' not in frames[1]
-            if self.cut or (numbered and self._random.random() < self._loss):
-                self.lost += numbered
-                continue
-            self._out.send_multipart(frames)
-
-    def close(self) -> None:
-        self._ended.set()
-        self._thread.join()
-        self._in.close(0)
-        self._out.close(0)
-        self._context.term()
 
 
 class Follower:
@@ -114,10 +80,10 @@ def follow(site: Any) -> Iterator[Callable[..., Follower]]:
 
 
 @pytest.fixture
-def lossy(site: Any) -> Iterator[Callable[[float], Lossy]]:
-    made: list[Lossy] = []
+def lossy(site: Any) -> Iterator[Callable[[float], Any]]:
+    made: list[Any] = []
 
-    def begin(loss: float) -> Lossy:
+    def begin(loss: float) -> Any:
         made.append(Lossy(site.port, loss))
         return made[-1]
 
