@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from inspector.metrics import Sources
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from inspector.inspection.pipeline import Inspection
     from inspector.journal.writer import Journal
     from inspector.line.channel import Channel
+    from inspector.line.publisher import Publisher
     from inspector.line.thread import LineThread
     from inspector.watchdog import StageStamp
 
@@ -33,6 +34,7 @@ class Account:
     supervisors: Mapping[str, CameraSupervisor]
     rings: Mapping[str, Ring]
     channel: Channel
+    publisher: Publisher
 
     def sources(self) -> Sources:
         """What the metrics ask at a scrape."""
@@ -45,6 +47,7 @@ class Account:
             heartbeat_age_s=self._heartbeat_age_s,
             refused=self._refused,
             channel=self.channel.counts,
+            subscribers=lambda: asdict(self.publisher.knocks),
             writable=lambda: {"journal": self.journal.state().writable, "archive": self.archive.state().writable},
         )
 

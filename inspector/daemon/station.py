@@ -7,6 +7,7 @@ they sent is still taken; then the inspection, then the line closes what is open
 
 from __future__ import annotations
 
+import gc
 import itertools
 import logging
 import os
@@ -113,10 +114,14 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._take_signal)
         self.start()
+        # What is there now stays: a collection that looked at all of it would hold up the line thread for some ten milliseconds.
+        gc.collect()
+        gc.freeze()
         try:
             if not self._must_stop():
                 self._serve()
         finally:
+            gc.unfreeze()
             self._notifier.stopping()
             self.stop()
         if self._failure is None:
@@ -216,6 +221,7 @@ class Daemon:
             supervisors=supervisors.by_camera,
             rings=rings.rings,
             channel=contact.channel,
+            publisher=contact.publisher,
         )
         metrics.watch(account.sources(), account.health())
         metrics.start()

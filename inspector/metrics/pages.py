@@ -208,6 +208,8 @@ class Metrics:
         if age_s is not None:
             yield GaugeMetricFamily("inspector_heartbeat_age_seconds", "Time since the last heartbeat was sent.", value=age_s)
         yield from channel_metrics(self._ask("channel", sources.channel))
+        came = self._ask("subscribers", sources.subscribers) or {}
+        yield counters("inspector_publisher_connections", "Connections to the publisher, by what became of them.", "result", came)
         refused = self._ask("refused", sources.refused) or {}
         yield counters("inspector_output_refused", "Items that an output refused or lost.", "output", refused)
         writable = self._ask("writable", sources.writable) or {}

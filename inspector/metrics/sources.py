@@ -53,6 +53,8 @@ class Sources:
     """Seconds since the last heartbeat was sent; None: none was sent yet."""
     channel: Callable[[], ChannelAccount | None] = _no_channel
     """The request channel; None: there is none."""
+    subscribers: Callable[[], Mapping[str, int]] = dict
+    """Connections to the publisher, by what became of them."""
     refused: Callable[[], Mapping[str, int]] = dict
     """Items that an output refused or lost, by output."""
     writable: Callable[[], Mapping[str, bool]] = dict
