@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the Debian packages that `make demo` or `make test` lacks: a compiler for the simulated camera, venv, and for the tests
-# a Prometheus. Needs root (or sudo) only where something is missing.
+# a Prometheus and ZeroMQ's C library (the second client). Needs root (or sudo) only where something is missing.
 set -eu
 purpose=${1:?usage: system-packages.sh demo|test}
 
@@ -9,6 +9,7 @@ python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-ven
 command -v g++ >/dev/null || missing="$missing g++"
 if [ "$purpose" = test ]; then
     command -v promtool >/dev/null || missing="$missing prometheus"
+    [ -e /usr/include/zmq.h ] || missing="$missing libzmq3-dev"
 fi
 [ -n "$missing" ] || exit 0
 
