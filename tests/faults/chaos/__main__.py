@@ -24,6 +24,7 @@ from pathlib import Path
 
 import camera_faults
 import engine_faults
+import line_faults
 import process_faults
 import storage_faults
 import system_faults
@@ -34,11 +35,13 @@ from report import Row, heading, line, write_json
 
 from inspector.camera.simulator import simulator_path
 
-GROUPS = (camera_faults, engine_faults, process_faults, storage_faults, system_faults)
+GROUPS = (camera_faults, engine_faults, process_faults, line_faults, storage_faults, system_faults)
 """The modules that register kinds."""
 LIMIT_S = 240.0
 """A kind that takes longer is ended and has failed."""
 KEPT_BYTES = 4000
+SHOWN = 8
+"""Lines of each kind of trouble."""
 
 
 def play(kind: Kind, seed: int, folder: Path) -> Row:
@@ -163,8 +166,11 @@ def main() -> int:
     print(f"{len(rows) - skipped} kinds in {seconds:.0f} s, seed {options.seed}; {len(bad)} failed, {skipped} skipped")
     for row in bad:
         print(f"\n{row.fault}:")
-        for text in [*row.false_pass, *row.unaccounted, *row.problems]:
-            print(f"  {text}")
+        for texts in (row.false_pass, row.unaccounted, row.problems):
+            for text in texts[:SHOWN]:
+                print(f"  {text}")
+            if len(texts) > SHOWN:
+                print(f"  and {len(texts) - SHOWN} more")
     if options.json:
         write_json(options.json, rows, options.seed, seconds)
     return 1 if bad else 0

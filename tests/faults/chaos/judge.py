@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from itertools import pairwise
 from time import monotonic_ns, time_ns
 from typing import Any
 
@@ -27,6 +28,8 @@ IN_FLIGHT_NS = 60 * MS
 NEVER = float("inf")
 NEAR_NS = 4 * MS
 """An exposure is that of a trigger if it lies so near."""
+GHOST = -1
+"""In the place of a trigger: none, the part was only announced."""
 UNSEEN = Fault.DROP | Fault.INCOMPLETE | Fault.BLACK | Fault.SATURATED | Fault.FROZEN | Fault.UNDERRUN
 """A trigger with one of these has no image that could be inspected."""
 NOT_BEFORE_THE_NEXT = UNSEEN | Fault.REORDER | Fault.STALL | Fault.LOST | Fault.ABSENT
@@ -45,6 +48,7 @@ class Judgement:
     problems: list[str] = field(default_factory=list)
     reasons: Counter[str] = field(default_factory=Counter)
     passed_at_controller: int = 0
+    nameless: int = 0
 
 
 @dataclass
@@ -99,12 +103,11 @@ class Intervals:
         # What is told as going on is told again when it is over; the wire rounds to microseconds.
         same_ns = 5 * MS if plant.clock_shifted else 0.1 * MS
         going_on = [one for one in going_on if not any(one[0] == other[0] and abs(one[1] - other[1]) < same_ns for other in finished)]
-        starts = [first_ns.get(boot.name, NEVER) if boot.name else NEVER for boot in plant.boots]
-        lives = {boot.name: index for index, boot in enumerate(plant.boots) if boot.name}
-        self.published: list[tuple[float, float]] = []
-        for boot, begin, end in finished + going_on:
-            following = min(starts[lives[boot] + 1 :], default=NEVER) if boot in lives else end
-            self.published.append((begin, min(end, following)))
+        # What a daemon left open goes on until the next one says what it knows of that time.
+        order = [name for name in plant.boot_names() if name in first_ns]
+        following = {name: first_ns[after] for name, after in pairwise(order)}
+        self.published = [(begin, min(end, following.get(boot, NEVER))) for boot, begin, end in finished + going_on]
+        starts = [first_ns.get(boot.name, NEVER) for boot in plant.boots]
         self.no_daemon = [
             (boot.ended_ns - (IN_FLIGHT_NS if boot.killed else 0), min(starts[index + 1 :], default=NEVER))
             for index, boot in enumerate(plant.boots)
@@ -147,9 +150,14 @@ def judge(plant: Plant) -> Judgement:
     for line in plant.lines:
         triggers, blind = Triggers(plant, line), Intervals(plant, line.name)
         result.parts += len(triggers.rows)
-        told = _outcomes(line.name, journal + heard, triggers, result)
+        told = _outcomes(plant, line.name, journal + heard, triggers, result)
+        named = plant.announced() if plant.identity == "announced" else None
         for index, row in enumerate(triggers.rows):
+            if named is not None and part_id_of(plant.identity, row) not in named:
+                result.nameless += 1  # nobody has said that it exists, and nobody can let it pass
+                continue
             _account(row, told.get(index, {}), blind, result)
+        _judge_ghosts(plant, told.pop(GHOST, {}), result)
         for listener in plant.listeners:
             _judge_passes(plant, listener, line.name, triggers, blind, result)
     return result
@@ -190,13 +198,19 @@ def _heard(plant: Plant) -> list[Told]:
     ]
 
 
-def _outcomes(stream: str, told: list[Told], triggers: Triggers, result: Judgement) -> dict[int, dict[tuple[str, int], str]]:
+def _outcomes(plant: Plant, stream: str, told: list[Told], triggers: Triggers, result: Judgement) -> dict[int, dict[tuple[str, int], str]]:
     """Trigger -> (boot, part number) -> outcome, by all witnesses; where two of them differ, that is told."""
     outcomes: dict[int, dict[tuple[str, int], str]] = defaultdict(dict)
     nobody: set[str] = set()
+    ghosts = plant.ghosts()
     for one in told:
         if one.stream != stream:
             continue
+        if one.part_id is not None and one.part_id in ghosts:
+            outcomes[GHOST][one.part_id, 0] = one.outcome
+            continue
+        if one.part_id is None and plant.identity == "announced":
+            continue  # a frame that nobody could name: the announced part has its own verdict
         index = triggers.find(one.part_id, one.exposure_ns)
         if index is None:
             nobody.add(f"part {one.part_id} (number {one.part_no}: {one.outcome})")
@@ -206,6 +220,18 @@ def _outcomes(stream: str, told: list[Told], triggers: Triggers, result: Judgeme
             result.problems.append(f"part {one.part_id} is {before} for one witness and {one.outcome} for another")
     result.problems += [f"a verdict for a part that never was: {one}" for one in sorted(nobody)]
     return outcomes
+
+
+def _judge_ghosts(plant: Plant, told: dict[tuple[str, int], str], result: Judgement) -> None:
+    """Parts that were announced and never came: each ends as one that has no image."""
+    for part_id in sorted(plant.ghosts()):
+        outcome = told.get((part_id, 0), "")
+        result.parts += 1
+        result.outcomes[outcome.partition(" ")[0]] += 1
+        if not outcome:
+            result.unaccounted.append(f"part {part_id}, which was announced and never came")
+        elif not outcome.startswith("UNINSPECTED"):
+            result.false_pass.append(f"part {part_id} never came, and is {outcome}")
 
 
 def _account(row: Any, told: dict[tuple[str, int], str], blind: Intervals, result: Judgement) -> None:
@@ -225,9 +251,7 @@ def _account(row: Any, told: dict[tuple[str, int], str], blind: Intervals, resul
 def _check_books(plant: Plant, journal: list[Told], result: Judgement) -> None:
     """Ledger, numbers on the wire and journal agree."""
     observer = plant.observer
-    # What a daemon says before the subscriber has found it again is no loss on the way.
-    starts = {note["at"] for note in observer.of("notice") if note["kind"] == "boot"}
-    lost = sum(note["missing"] for note in observer.of("notice") if note["at"] not in starts)
+    lost = sum(note["missing"] for note in observer.of("notice") if note["kind"] == "lost")
     if lost:
         result.problems.append(f"{lost} messages were lost on the way to the undisturbed observer")
     heard: dict[str, set[tuple[str, int, str]]] = defaultdict(set)
@@ -253,7 +277,8 @@ def _check_books(plant: Plant, journal: list[Told], result: Judgement) -> None:
 def _judge_passes(plant: Plant, listener: Listener, stream: str, triggers: Triggers, blind: Intervals, result: Judgement) -> None:
     """Every part that a controller let pass."""
     calls = plant.engine_calls()
-    passed = [note for note in listener.of("verdict") if note["no"] == "" and note["stream"] == stream]
+    # A part that nobody can name is none that a controller could let pass.
+    passed = [note for note in listener.of("decision") if note["passes"] and note["part_id"] is not None and note["stream"] == stream]
     if listener is not plant.observer:
         result.passed_at_controller += len(passed)
     twice: Counter[int] = Counter()

@@ -60,6 +60,7 @@ endpoint = "tcp://{host}:{port}"
 high_water_mark = {high_water_mark}
 [channel]
 endpoint = "tcp://{host}:{channel_port}"
+{channel}
 [metrics]
 port = {metrics_port}
 [archive]
@@ -193,6 +194,8 @@ class Plant:
         self.helpers: list[subprocess.Popen[Any]] = []
         self.deadline_ms = 0.0
         self.identity = ""
+        self.channel = ""
+        """More of the station's [channel]."""
         self.groups = False
         self.journals = [self.state / "journal.sqlite"]
         """Where rows may be found: the present journal first."""
@@ -265,6 +268,7 @@ class Plant:
             host=self.host,
             port=self.port,
             channel_port=self.channel_port,
+            channel=self.channel,
             metrics_port=self.metrics_port,
             extra=extra,
             high_water_mark=high_water_mark,
@@ -300,10 +304,11 @@ class Plant:
         found = re.search(r"ready: .*boot ([0-9a-f]+)", boot.said)
         boot.name = found[1] if found else ""
 
-    def listen(self, name: str, *options: str, endpoint: str = "", prefix: tuple[str, ...] = ()) -> Listener:
+    def listen(self, name: str, *options: str, prefix: tuple[str, ...] = ()) -> Listener:
         """Start a controller's process."""
         path = self.folder / f"{name}.jsonl"
-        command = [*prefix, sys.executable, str(HERE / "controller.py"), endpoint or f"tcp://{self.host}:{self.port}", str(path), *options]
+        endpoints = (f"tcp://{self.host}:{port}" for port in (self.port, self.channel_port))
+        command = [*prefix, sys.executable, str(HERE / "controller.py"), name, *endpoints, str(path), *options]
         with (self.folder / f"{name}.log").open("wb") as out:
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=own_environment())
         listener = Listener(name, path, process)
@@ -396,6 +401,15 @@ class Plant:
     def wait_trigger(self, number: int, line: int = 0) -> None:
         """Until the line has fired so often (as logged: it must be watched by a camera)."""
         self.wait_alive(lambda: len(self.lines[line].triggers()) >= number, f"trigger {number}")
+
+    def wait_passes(self, count: int) -> None:
+        """Until the controller has let so many parts pass."""
+
+        def passed() -> bool:
+            self.controller.refresh()
+            return sum(note["passes"] for note in self.controller.of("decision")) >= count
+
+        self.wait_alive(passed, f"{count} parts pass at the controller")
 
     def wait_verdicts(self, count: int) -> None:
         """Until the observer has heard so many."""
@@ -524,11 +538,30 @@ class Plant:
         """All rows of all journals."""
         return [part for path in self.journals for part in _read(path, JournalReader.parts)]
 
+    def boot_names(self) -> list[str]:
+        """Boot ids of all starts that reached a journal, the oldest first."""
+        return [name for path in reversed(self.journals) for name in _read(path, JournalReader.boots)]
+
     def blinds(self) -> list[LoggedBlind]:
         return [blind for path in self.journals for blind in _read(path, JournalReader.blinds)]
 
     def logged_events(self) -> list[LoggedEvent]:
         return [event for path in self.journals for event in _read(path, JournalReader.events)]
+
+    def announced(self) -> set[str]:
+        """Ids of all parts that a controller announced and the station took."""
+        told = {note["part_id"] for listener in self.listeners for note in listener.of("announced")}
+        refused = {
+            note["part_id"]
+            for listener in self.listeners
+            for note in listener.of("decision")
+            if note["cause"] in {"refused", "unsynchronised"} and note["part_no"] is None
+        }
+        return told - refused
+
+    def ghosts(self) -> set[str]:
+        """Those of them that never came, on purpose."""
+        return {part_id for part_id in self.announced() if part_id.startswith("X")}
 
     def engine_calls(self) -> np.ndarray:
         return stamps.read_engine_log(self.folder / "engine.log")
