@@ -49,7 +49,7 @@ struct Stream {
     long highest = 0, alive = false;
 };
 struct Client {
-    void* requests;
+    void* requests = nullptr;
     std::string boot;
     std::set<std::string> past;
     std::map<std::string, Stream> streams;
@@ -178,7 +178,8 @@ struct Client {
 int main(int, char** argv) {
     void* context = zmq_ctx_new();
     void* sub = zmq_socket(context, ZMQ_SUB);
-    Client client{zmq_socket(context, ZMQ_DEALER)};
+    Client client;
+    client.requests = zmq_socket(context, ZMQ_DEALER);
     const int one = 1, many = 100000, soon = 20;
     zmq_setsockopt(sub, ZMQ_SUBSCRIBE, "", 0), zmq_setsockopt(sub, ZMQ_RCVHWM, &many, sizeof many);
     zmq_setsockopt(sub, ZMQ_RECONNECT_IVL, &soon, sizeof soon), zmq_setsockopt(client.requests, ZMQ_IMMEDIATE, &one, sizeof one);
