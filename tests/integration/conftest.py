@@ -111,7 +111,7 @@ def picture(number: int) -> np.ndarray:
     return image
 
 
-def write_pictures(folder: Path, count: int = 8) -> None:
+def write_pictures(folder: Path, count: int = 12) -> None:
     folder.mkdir(exist_ok=True)
     for number in range(count):
         cv2.imwrite(str(folder / f"{number:03d}.png"), picture(number))

@@ -66,7 +66,7 @@ class DoubleEngine(NullEngine):
 @pytest.fixture
 def files(tmp_path: Path) -> StationFiles:
     (tmp_path / "pictures").mkdir()
-    for number in range(4):
+    for number in range(12):  # more than the inspection remembers: none of them is stale
         image = np.random.default_rng(number).integers(80, 150, (64, 64)).astype(np.uint8)
         cv2.imwrite(str(tmp_path / "pictures" / f"{number}.png"), image)
     (tmp_path / "none.json").write_text("{}")
