@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -255,3 +257,38 @@ def test_asyncio(site: Any) -> None:
 def test_addresses_that_are_none() -> None:
     with pytest.raises(AddressError, match="nonsense"):
         Controller("tcp://127.0.0.1:1", "nonsense")
+
+
+def test_keys(site: Any) -> None:
+    site.write(site.camera(rate=100), extra='[access]\nkeys = "keys"')
+
+    def keys(*arguments: str) -> None:
+        subprocess.run([sys.executable, "-m", "inspector.cli.main", "keys", *arguments], check=True, stdout=subprocess.DEVNULL, timeout=PATIENCE_S)
+
+    for name in ("plc", "other"):
+        keys("new", name, str(site.station), "--role", "controller", "--to", str(site.folder / f"{name}.key"))
+    running = site.run()
+    addresses = (f"tcp://127.0.0.1:{site.port}", f"tcp://127.0.0.1:{site.channel_port}")
+    with (
+        Controller(*addresses, key_file=site.folder / "plc.key") as with_key,
+        Controller(*addresses, name="nobody") as without,
+        Controller(*addresses, key_file=site.folder / "other.key") as other,
+    ):
+        line, nobody, second = Follower(with_key), Follower(without), Follower(other)
+        line.until(lambda: sum(one.passes for one in line.decisions) > 20, "parts that pass")
+        assert with_key.welcome is not None
+        assert with_key.welcome.name == "plc"
+        nobody.take(without.receive(0.2))
+        assert without.state is State.CONNECTING
+        assert nobody.decisions == []
+        second.live()
+        keys("revoke", "plc", str(site.station))
+        line.until(line.died, "the revoked controller hears nothing any more")
+        last = next(one for one in reversed(line.decisions) if one.passes)
+        assert not with_key.may_pass(last.part_id or "")
+        before = len(line.decisions)
+        seen = len(second.decisions)
+        second.until(lambda: sum(one.passes for one in second.decisions[seen:]) > 20, "parts still pass for the other")
+        line.take(with_key.receive(0.1))
+        assert not any(one.passes for one in line.decisions[before:])
+    assert running.end() == 0
