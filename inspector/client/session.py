@@ -78,8 +78,9 @@ class Session:
             if reply.no not in asking.replays:
                 return []
             stream, gap = asking.replays[reply.no]
+            told = stream.gone(gap, reply.gone_to, now_ns) if gap in stream.numbers.gaps else []
             asking.answered(reply.no, reply.to_seq)
-            return stream.gone(gap, reply.gone_to, now_ns) if gap in stream.numbers.gaps else []
+            return told
         if isinstance(reply, Refused):
             return self._refused(reply, now_ns)
         return self._done(reply)

@@ -184,6 +184,15 @@ def test_half_of_it_gone_half_of_it_there(say: SimpleNamespace) -> None:
     assert not any(passes for _, _, passes, _ in line.decisions())
 
 
+def test_what_is_not_gone_is_asked_for_at_once(say: SimpleNamespace) -> None:
+    line = Line(say)
+    line.take(say.verdict(100_000))
+    (replay,) = line.asked(Replay)
+    line.reply(ReplayEnd(no=replay.no, stream="top", from_seq=1, to_seq=34_000, gone_to=34_000))
+    (more,) = line.asked(Replay)
+    assert (more.from_seq, more.to_seq) == (34_001, 99_999)
+
+
 def test_a_bounded_replay_is_asked_on(say: SimpleNamespace) -> None:
     line = Line(say)
     line.take(say.verdict(5))
