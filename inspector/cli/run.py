@@ -24,12 +24,15 @@ def run(
     for number in stops:  # until the daemon takes them nothing is started: leave at once
         signal.signal(number, lambda *_: sys.exit(0))
 
+    from inspector.cli.messages import BackgroundHandler
     from inspector.config.station import read_station
     from inspector.daemon.station import Daemon
 
     under_systemd = "JOURNAL_STREAM" in os.environ  # which stamps the lines itself
     logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s" if under_systemd else "%(asctime)s %(levelname)s %(message)s"
+        handlers=[BackgroundHandler()],
+        level=logging.INFO,
+        format="%(levelname)s %(message)s" if under_systemd else "%(asctime)s %(levelname)s %(message)s",
     )
     logging.getLogger("alembic").setLevel(logging.WARNING)
     daemon = Daemon(read_station(station))
