@@ -70,8 +70,9 @@ class Triggers:
     def __init__(self, plant: Plant, line: Line) -> None:
         self.rows = line.triggers()
         self._by_id: dict[str, list[int]] = defaultdict(list)
-        for index, row in enumerate(self.rows):
-            self._by_id[part_id_of(plant.identity, row)].append(index)
+        self.ids = _ids(plant.identity, self.rows)
+        for index, part_id in enumerate(self.ids):
+            self._by_id[part_id].append(index)
         self._faults = {int(row["counter"]): Fault(int(row["faults"])) for row in self.rows}
 
     def find(self, part_id: str | None, exposure_ns: int | None) -> int | None:
@@ -153,7 +154,7 @@ def judge(plant: Plant) -> Judgement:
         told = _outcomes(plant, line.name, journal + heard, triggers, result)
         named = plant.announced() if plant.identity == "announced" else None
         for index, row in enumerate(triggers.rows):
-            if named is not None and part_id_of(plant.identity, row) not in named:
+            if named is not None and triggers.ids[index] not in named:
                 result.nameless += 1  # nobody has said that it exists, and nobody can let it pass
                 continue
             _account(row, told.get(index, {}), blind, result)
@@ -163,9 +164,14 @@ def judge(plant: Plant) -> Judgement:
     return result
 
 
-def part_id_of(identity: str, row: Any) -> str:
-    """How the line calls the part of a trigger: what the camera latched with it, or what was announced for it."""
-    return {"trigger_counter": str(row["camera_count"]), "encoder": str(row["encoder"])}.get(identity, f"P{row['counter']}")
+def _ids(identity: str, rows: np.ndarray) -> list[str]:
+    """How the line calls the part of each trigger: what the camera latched with it, or what was announced for it."""
+    if identity in {"trigger_counter", "encoder"}:
+        column = "camera_count" if identity == "trigger_counter" else "encoder"
+        return [str(row[column]) for row in rows]
+    bounced = (rows["faults"] & int(Fault.LINE_BOUNCE)) != 0
+    numbers = np.cumsum(~bounced)
+    return [f"bounce {row['counter']}" if extra else f"P{number}" for row, extra, number in zip(rows, bounced, numbers, strict=True)]
 
 
 def _outcome(outcome: str, reason: str | None) -> str:

@@ -128,7 +128,7 @@ def _announced(plant: Plant, faults: str = "", *, forget: int = 0, ghost: int = 
     plant.channel = "announce_window_ms = 15"
     plant.write(plant.camera(faults, parts, rate=rate, identity="announced"), deadline_ms=deadline_ms)
     plant.listen("observer")
-    plan = (plant.lines[0].folder, parts, rate, deadline_ms, forget, ghost)
+    plan = (plant.lines[0].folder, parts - 10, rate, deadline_ms, forget, ghost)  # what bounces takes a number of the line
     plant.listen("controller", "--announce", *(str(one) for one in plan))
     plant.daemon()
     plant.ready()
@@ -190,7 +190,7 @@ def announcer_sigkill(plant: Plant) -> Injected:
     plant.wait_trigger(100 + plant.rng.randrange(40))
     plant.controller.process.kill()
     code = plant.controller.process.wait()
-    plant.listen("controller-2", "--announce", str(plant.lines[0].folder), "300", "25", "400", "0", "0")
+    plant.listen("controller-2", "--announce", str(plant.lines[0].folder), "290", "25", "400", "0", "0")
     plant.finish()
     return at_least(int(code == -signal.SIGKILL), 1, "exit status -9")
 
