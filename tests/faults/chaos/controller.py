@@ -57,10 +57,11 @@ def noted(update: Update) -> dict[str, Any]:
 
 
 def seen(verdict: VerdictMessage | None) -> dict[str, Any]:
-    """Which image a verdict is about, and when it was exposed."""
+    """Which images a verdict is about, by camera, and when it was exposed."""
     if verdict is None:
-        return {"image": None, "exposure_utc_ns": None}
-    return {"image": verdict.defects[0].name if verdict.defects else None, "exposure_utc_ns": utc_ns(verdict.exposure_utc)}
+        return {"images": {}, "exposure_utc_ns": None}
+    images = {defect.camera: defect.name for defect in verdict.defects if defect.score > 0.5}
+    return {"images": images, "exposure_utc_ns": utc_ns(verdict.exposure_utc)}
 
 
 class Announcer:

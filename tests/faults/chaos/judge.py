@@ -93,7 +93,8 @@ class Triggers:
 class Intervals:
     """Blind intervals of one stream, on this host's monotonic clock."""
 
-    def __init__(self, plant: Plant, stream: str) -> None:
+    def __init__(self, plant: Plant, stream: str, camera: str) -> None:
+        self._only = "" if stream == camera else f"camera {camera}: "  # a group's intervals name the camera in their cause
         self.offset_ns = time_ns() - monotonic_ns()
         finished: list[tuple[str, float, float]] = []
         going_on: list[tuple[str, float, float]] = []
@@ -119,7 +120,7 @@ class Intervals:
         told: list[tuple[str, float, float]] = []
         for listener in plant.listeners[:1]:
             for note in listener.of("blind"):
-                if note["stream"] != stream:
+                if note["stream"] != stream or not note["cause"].startswith(self._only):
                     continue
                 from_ago, to_ago, from_utc, to_utc = note["ends"]
                 if plant.clock_shifted:
@@ -128,7 +129,7 @@ class Intervals:
                     told.append((note["boot"], from_utc - self.offset_ns, NEVER if to_utc is None else to_utc - self.offset_ns))
         if not plant.clock_shifted:
             for one in plant.blinds():
-                if one.stream == stream:
+                if one.stream == stream and one.cause.startswith(self._only):
                     end = NEVER if one.to_utc_ns is None else one.to_utc_ns - self.offset_ns
                     told.append((one.boot_id, one.from_utc_ns - self.offset_ns, end))
         return told
@@ -149,18 +150,12 @@ def judge(plant: Plant) -> Judgement:
     journal, heard = _journalled(plant), _heard(plant)
     _check_books(plant, journal, result)
     for line in plant.lines:
-        triggers, blind = Triggers(plant, line), Intervals(plant, line.name)
-        result.parts += len(triggers.rows)
-        told = _outcomes(plant, line.name, journal + heard, triggers, result)
-        named = plant.announced() if plant.identity == "announced" else None
-        for index, row in enumerate(triggers.rows):
-            if named is not None and triggers.ids[index] not in named:
-                result.nameless += 1  # nobody has said that it exists, and nobody can let it pass
-                continue
-            _account(row, told.get(index, {}), blind, result)
-        _judge_ghosts(plant, told.pop(GHOST, {}), result)
+        stream = plant.stream(line)
+        triggers, blind = Triggers(plant, line), Intervals(plant, stream, line.name)
+        if not plant.groups or line is plant.lines[0]:  # a part of a group is one part, whichever line counts it
+            _account_all(plant, _outcomes(plant, stream, journal + heard, triggers, result), triggers, blind, result)
         for listener in plant.listeners:
-            _judge_passes(plant, listener, line.name, triggers, blind, result)
+            _judge_passes(plant, listener, line, triggers, blind, result)
     return result
 
 
@@ -240,6 +235,18 @@ def _judge_ghosts(plant: Plant, told: dict[tuple[str, int], str], result: Judgem
             result.false_pass.append(f"part {part_id} never came, and is {outcome}")
 
 
+def _account_all(plant: Plant, told: dict[int, dict[tuple[str, int], str]], triggers: Triggers, blind: Intervals, result: Judgement) -> None:
+    """Every trigger, and every part that was announced, has an outcome."""
+    result.parts += len(triggers.rows)
+    _judge_ghosts(plant, told.pop(GHOST, {}), result)
+    named = plant.announced() if plant.identity == "announced" else None
+    for index, row in enumerate(triggers.rows):
+        if named is not None and triggers.ids[index] not in named:
+            result.nameless += 1  # nobody has said that it exists, and nobody can let it pass
+            continue
+        _account(row, told.get(index, {}), blind, result)
+
+
 def _account(row: Any, told: dict[tuple[str, int], str], blind: Intervals, result: Judgement) -> None:
     if len(told) > 1:
         result.problems.append(f"trigger {row['counter']} has more than one outcome: {told}")
@@ -280,18 +287,20 @@ def _check_books(plant: Plant, journal: list[Told], result: Judgement) -> None:
             result.problems.append(f"boot {boot.name}: journal and wire differ in {len(missing)} parts: {sorted(missing)[:5]}")
 
 
-def _judge_passes(plant: Plant, listener: Listener, stream: str, triggers: Triggers, blind: Intervals, result: Judgement) -> None:
-    """Every part that a controller let pass."""
+def _judge_passes(plant: Plant, listener: Listener, line: Line, triggers: Triggers, blind: Intervals, result: Judgement) -> None:
+    """Every part that a controller let pass, as this line's camera saw it."""
+    stream = plant.stream(line)
     calls = plant.engine_calls()
     # A part that nobody can name is none that a controller could let pass.
     passed = [note for note in listener.of("decision") if note["passes"] and note["part_id"] is not None and note["stream"] == stream]
-    if listener is not plant.observer:
+    if listener is not plant.observer and line is plant.lines[0]:
         result.passed_at_controller += len(passed)
     twice: Counter[int] = Counter()
     for note in passed:
         index = triggers.find(note["part_id"], _exposure_ns(plant, note["exposure_utc_ns"]))
         twice[-1 if index is None else index] += 1
-        wrong = "never was" if index is None else _wrong(plant, note, triggers.rows[index], triggers, blind, calls)
+        shown = note | {"image": note["images"].get(line.name)}
+        wrong = "never was" if index is None else _wrong(plant, shown, triggers.rows[index], triggers, blind, calls)
         if not wrong and index is not None and twice[index] > 1:
             wrong = "passed twice"
         if wrong:

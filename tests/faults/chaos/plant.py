@@ -342,6 +342,10 @@ class Plant:
             self.ended(boot, code)
             self.again()
 
+    def stream(self, line: Line) -> str:
+        """The stream that a camera's parts are numbered in."""
+        return "+".join(one.name for one in self.lines) if self.groups else line.name
+
     @property
     def observer(self) -> Listener:
         return self.listeners[0]
@@ -493,7 +497,7 @@ class Plant:
     def blind_now(self) -> bool:
         """Whether the last heartbeat says that a camera cannot see."""
         self.observer.refresh()
-        beats = [note for note in self.observer.notes[-50:] if note["k"] == "beat" and note["stream"] == self.lines[0].name]
+        beats = [note for note in self.observer.notes[-50:] if note["k"] == "beat" and note["stream"] == self.stream(self.lines[0])]
         return bool(beats) and bool(beats[-1]["blind"])
 
     def for_ms(self, milliseconds: float) -> Callable[[], bool]:
