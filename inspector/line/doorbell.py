@@ -18,11 +18,12 @@ _KINDS: Final = {
     zmq.Event.ACCEPT_FAILED: "not_accepted",
 }
 _FAILED: Final = zmq.Event.HANDSHAKE_FAILED_PROTOCOL
-_EVENTS: Final = functools.reduce(operator.or_, _KINDS) | _FAILED
+EVENTS: Final = functools.reduce(operator.or_, _KINDS) | _FAILED
 _MOST_PER_S = 2000
 _FULL_IN_A_ROW = 64
 """Looks that all found more than they took: what waits must not grow without end."""
-_EVENT = struct.Struct("=HI")
+EVENT = struct.Struct("=HI")
+"""First frame of a monitor's message: event and value."""
 _NO_KEY, _OTHER_STATION = 0x11000002, 0x11000001
 """ZeroMQ's ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH and ZMQ_PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC."""
 
@@ -42,11 +43,21 @@ class KnockCounts:
     """Encrypted, but for another public key than the station's."""
     not_accepted: int = 0
     """The process has no file descriptor left for a connection."""
+    put_out: int = 0
+    """Sent more than a subscriber has to say."""
 
     @property
     def refused(self) -> int:
         """Connections that did not come through: no ZeroMQ, no key, a wrong one; those just in their handshake are among them."""
         return max(0, self.connections - self.admitted)
+
+    def note(self, event: int, value: int) -> None:
+        """Count one event of a ZeroMQ monitor."""
+        name = _KINDS.get(zmq.Event(event))
+        if event == _FAILED:
+            name = {_NO_KEY: "no_key", _OTHER_STATION: "other_station"}.get(value)
+        if name is not None:
+            setattr(self, name, getattr(self, name) + 1)
 
 
 class Doorbell:
@@ -64,7 +75,7 @@ class Doorbell:
         self._second = self._heard = self._listened = self._full = 0
         self.counts = counts
 
-    def attach(self, socket: zmq.Socket[bytes]) -> None:
+    def attach(self, socket: zmq.Socket[bytes], _endpoint: str) -> None:
         """Listen at ``socket``, which takes the place of the one before."""
         self.detach()
         self._socket = socket
@@ -105,16 +116,11 @@ class Doorbell:
         self._pair.setsockopt(zmq.LINGER, 0)
         self._pair.setsockopt(zmq.RCVHWM, 0)
         self._pair.connect(address)
-        self._socket.monitor(address, _EVENTS)
+        self._socket.monitor(address, EVENTS)
 
     def _count(self, frame: bytes) -> bool:
         """False: more than enough in this second."""
-        event, value = _EVENT.unpack(frame[: _EVENT.size])
-        name = _KINDS.get(zmq.Event(event))
-        if event == _FAILED:
-            name = {_NO_KEY: "no_key", _OTHER_STATION: "other_station"}.get(value)
-        if name is not None:
-            setattr(self.counts, name, getattr(self.counts, name) + 1)
+        self.counts.note(*EVENT.unpack(frame[: EVENT.size]))
         second = int(time.monotonic())
         self._heard = self._heard + 1 if second == self._second else 1
         self._second = second

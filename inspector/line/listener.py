@@ -18,6 +18,7 @@ import zmq
 from inspector.contract.errors import AddressError
 from inspector.line.access import curve_server
 from inspector.line.doorbell import Doorbell, KnockCounts
+from inspector.line.warden import Warden
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,6 +52,7 @@ class Listener:
         options: of the socket, beside LINGER 0, a limit to handshakes and ZMTP heartbeats.
         context: shared with the gatekeeper; None: one of its own, without keys.
         keys: the station's key pair; None: everybody who reaches the address may come in.
+        guarded: a warden watches what each connection sends; else ``listen`` counts them.
     """
 
     def __init__(
@@ -61,6 +63,8 @@ class Listener:
         options: Mapping[int, int],
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
         keys: KeyPair | None = None,
+        *,
+        guarded: bool = False,
     ) -> None:
         if keys is not None and context is None:
             raise ValueError("keys need the context of the gatekeeper")
@@ -68,7 +72,8 @@ class Listener:
         self._options: dict[int, int] = {**_COMMON, **options}
         self._shared = context
         self._own: zmq.Context[zmq.Socket[bytes]] | None = None
-        self._doorbell: Doorbell | None = None
+        self._guarded = guarded
+        self._watch: Doorbell | Warden | None = None
         self._socket: zmq.Socket[bytes] | None = None
         self._listening = -1
         """The system's listening socket; ZeroMQ closes the descriptors that it uses, this one is ours."""
@@ -95,7 +100,7 @@ class Listener:
         context = self._shared
         if context is None:
             context = self._own = zmq.Context()
-        self._doorbell = Doorbell(context, self.knocks)
+        self._watch = (Warden if self._guarded else Doorbell)(context, self.knocks)
         opened = self._open(context)
         try:
             self._listening = _bind(context, opened, self._asked)
@@ -103,9 +108,9 @@ class Listener:
             opened.close()
             self.close()
             raise self._error(error.errno or 0, error.strerror or "") from error
-        self._doorbell.attach(opened)
-        self._socket = opened
         self.endpoint = opened.getsockopt_string(zmq.LAST_ENDPOINT)
+        self._watch.attach(opened, self.endpoint)
+        self._socket = opened
 
     def reopen(self) -> None:
         """End every connection. What was not yet on the wire is gone; who connects again is served. Takes well under a millisecond.
@@ -114,33 +119,35 @@ class Listener:
             RuntimeError: it is not bound.
         """
         context = self._shared or self._own
-        if context is None or self._doorbell is None or self._socket is None:
+        if context is None or self._watch is None or self._socket is None:
             raise RuntimeError(f"the {self._name} is not bound")
-        self._doorbell.detach()
+        self._watch.detach()
         self._socket.close(linger=0)
         self._socket = opened = self._open(context)
         opened.setsockopt(zmq.USE_FD, os.dup(self._listening))
-        self._doorbell.attach(opened)
+        self._watch.attach(opened, self.endpoint)
         opened.bind(self.endpoint)
         self.reopened += 1
 
     def listen(self, limit: int = 16) -> None:
         """Count who came and went, at most ``limit`` events; to be called often. Never blocks, takes about 5 us for each."""
-        if self._doorbell is not None:
-            self._doorbell.take(limit)
+        if isinstance(self._watch, Doorbell):
+            self._watch.take(limit)
 
     def close(self, linger_ms: int = 0) -> None:
         """Close; what was sent still goes out for at most ``linger_ms``. Idempotent."""
-        if self._doorbell is not None:
-            self._doorbell.detach()
+        if self._watch is not None:
+            self._watch.detach()
         if self._socket is not None:
             self._socket.close(linger=linger_ms)
         if self._listening >= 0:
             os.close(self._listening)
             self._listening = -1
+        if isinstance(self._watch, Warden):
+            self._watch.stop()
         if self._own is not None:
             self._own.term()
-        self._socket = self._own = self._doorbell = None
+        self._socket = self._own = self._watch = None
 
     def _open(self, context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
         opened = context.socket(self._kind)

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 _MAX_SUBSCRIPTION_BYTES = 1024
 """A longer message ends its connection; the longest of a client is its handshake."""
 _SUBSCRIPTIONS_AT_ONCE = 8
-"""ZeroMQ takes subscriptions in the thread that sends, all that wait: few may wait, so that a flood of them does not hold up a verdict."""
+"""ZeroMQ takes subscriptions in the thread that sends, all that wait: few may wait here, and in the system's buffer, when the warden ends a flood."""
+_RECEIVE_BYTES = 2304
 _NATIVE_THREAD = 0b01
 """The first of the context's; requests have the other one."""
 
@@ -41,10 +42,11 @@ class Publisher:
         options: dict[int, int] = {
             zmq.SNDHWM: high_water_mark,
             zmq.RCVHWM: _SUBSCRIPTIONS_AT_ONCE,
+            zmq.RCVBUF: _RECEIVE_BYTES,
             zmq.MAXMSGSIZE: _MAX_SUBSCRIPTION_BYTES,
             zmq.AFFINITY: _NATIVE_THREAD,
         }
-        self._listener = Listener(zmq.PUB, endpoint, "publisher", options, context, keys)
+        self._listener = Listener(zmq.PUB, endpoint, "publisher", options, context, keys, guarded=True)
 
     @property
     def endpoint(self) -> str:
@@ -75,7 +77,6 @@ class Publisher:
             raise RuntimeError("the publisher is not bound")
         wire.send(topic, zmq.SNDMORE | zmq.DONTWAIT)
         wire.send(payload, zmq.DONTWAIT)
-        self._listener.listen()
 
     def reopen(self) -> None:
         """End every connection; whoever may comes back by himself, and repairs by replay what he lost. Takes well under a millisecond.

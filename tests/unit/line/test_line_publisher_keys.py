@@ -15,6 +15,8 @@ import zmq
 
 from inspector.contract.requests import Role
 from inspector.line.access import new_pair
+from inspector.line.doorbell import Doorbell
+from inspector.line.listener import Listener
 from inspector.line.publisher import Publisher
 
 ASSETS = SimpleNamespace(**run_path(str(Path(__file__).parents[2] / "assets" / "gates.py")))
@@ -170,6 +172,17 @@ def test_an_oversized_subscription_ends_its_connection_alone(tmp_path: Path) -> 
         line.publisher.close()
 
 
+def test_whoever_says_what_a_subscriber_has_to_say_stays(tmp_path: Path) -> None:
+    with ASSETS.Gate(tmp_path) as gate:
+        line = Line(gate)
+        good = line.listen(gate.key("wall"))
+        for number in range(40):
+            good.setsockopt(zmq.SUBSCRIBE, b"line-1/camera-%d" % number)
+        wait_until(lambda: len(line.heard[good]) > 100, line.turn)
+        assert (line.publisher.knocks.put_out, line.publisher.knocks.ended) == (0, 0)
+        line.publisher.close()
+
+
 def test_a_flood_of_subscriptions_loses_nobody_a_message(tmp_path: Path) -> None:
     with ASSETS.Gate(tmp_path) as gate:
         line = Line(gate, guarded=False)
@@ -181,7 +194,7 @@ def test_a_flood_of_subscriptions_loses_nobody_a_message(tmp_path: Path) -> None
             if number % 100 == 0:
                 line.turn()
         mark = line.sent
-        wait_until(lambda: line.heard[good][-1] >= mark, line.turn)
+        wait_until(lambda: line.heard[good][-1] >= mark and line.publisher.knocks.put_out, line.turn)
         numbers = line.heard[good]
         assert numbers == list(range(numbers[0], numbers[-1] + 1))
         line.publisher.close()
@@ -209,24 +222,42 @@ def test_opening_anew_what_is_not_bound_is_told(tmp_path: Path) -> None:
         publisher.reopen()
 
 
-def test_too_many_knocks_are_not_listened_for_until_the_next_second(line: Line) -> None:
-    doorbell = line.publisher._listener._doorbell
-    assert doorbell is not None
-    event = struct.pack("=HI", zmq.Event.HANDSHAKE_FAILED_PROTOCOL, 0x11000002)
-    while doorbell._count(event):
-        pass
-    assert doorbell.counts.no_key >= 2000
-    doorbell._rest()
-    assert doorbell._pair is None
-    doorbell._second = 0
-    counted = doorbell.counts.refused
-    line.turn()
-    strangers = [connect(line.publisher.endpoint) for _ in range(3)]
-    for stranger in strangers:
-        stranger.sendall(bytes(200))
-    wait_until(lambda: doorbell.counts.refused > counted, line.turn)
-    for stranger in strangers:
-        stranger.close()
+class Knocked:
+    """A bound socket with a doorbell, as the request socket has one."""
+
+    def __init__(self, gate: Any) -> None:
+        self.listener = Listener(zmq.ROUTER, "tcp://127.0.0.1:*", "channel", {}, gate.context, gate.pair)
+        self.listener.bind()
+        self.doorbell = self.listener._watch
+        assert isinstance(self.doorbell, Doorbell)
+
+
+def test_too_many_knocks_are_not_listened_for_until_the_next_second(tmp_path: Path) -> None:
+    with ASSETS.Gate(tmp_path) as gate:
+        socket_ = Knocked(gate)
+        doorbell, counts = socket_.doorbell, socket_.listener.knocks
+        event = struct.pack("=HI", zmq.Event.HANDSHAKE_FAILED_PROTOCOL, 0x11000002)
+        while doorbell._count(event):
+            pass
+        assert counts.no_key >= 2000
+        doorbell._rest()
+        assert doorbell._pair is None
+        doorbell._second = 0
+        socket_.listener.listen()
+        strangers = [connect(socket_.listener.endpoint) for _ in range(3)]
+        for stranger in strangers:
+            stranger.sendall(bytes(200))
+        wait_until(lambda: counts.refused == 3, socket_.listener.listen)
+        for stranger in strangers:
+            stranger.close()
+        for _ in range(3000):  # three events each, far more than ZeroMQ's own limit of a queue
+            connect(socket_.listener.endpoint).close()
+        client = gate.client(socket_.listener.endpoint, gate.key("plc"), zmq.DEALER)
+        client.send(b"here")
+        current = socket_.listener.current()
+        assert current is not None
+        wait_until(lambda: current.poll(0))
+        socket_.listener.close()
 
 
 def test_knocks_that_nobody_counts_hold_nothing_up(tmp_path: Path) -> None:
