@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from inspector.journal.writer import Journal
     from inspector.line.channel import Channel
     from inspector.line.publisher import Publisher
+    from inspector.line.recorder import FlightRecorder
     from inspector.line.thread import LineThread
     from inspector.watchdog import StageStamp
 
@@ -34,6 +35,7 @@ class Account:
     supervisors: Mapping[str, CameraSupervisor]
     rings: Mapping[str, Ring]
     channel: Channel
+    recorder: FlightRecorder
     publisher: Publisher
 
     def sources(self) -> Sources:
@@ -55,13 +57,24 @@ class Account:
         """Checks by name; each returns an empty string, or a sentence that says what is wrong."""
         return {"inspection": self._inspection, "ledger": self._ledger, "journal": self._journal, "cameras": self._cameras, "alarms": self._alarms}
 
+    def alarms(self) -> tuple[dict[str, Callable[[], str]], dict[str, Callable[[], int]]]:
+        """What is an alarm: what is wrong now by name, and what was lost since the start. A camera that cannot see is told as blind."""
+        state = self.recorder.state
+        losses = {"recorder_overwritten": lambda: state().overwritten, "recorder_unrecorded": lambda: state().unrecorded}
+        return {"ledger": self._ledger, "journal": self._journal}, losses
+
     def _queue_depths(self) -> dict[str, int]:
         depths = {f"ring_{name}": ring.filled for name, ring in self.rings.items()}
         return depths | {"inspection": self.inspection.waiting(), "line": self.line.snapshot().waiting, "journal": self.journal.state().queued}
 
     def _refused(self) -> dict[str, int]:
         journal, archive = self.journal.state(), self.archive.state()
-        return {"journal": journal.refused + journal.dropped, "archive": archive.refused + archive.failed}
+        recorder = self.recorder.state()
+        return {
+            "journal": journal.refused + journal.dropped,
+            "archive": archive.refused + archive.failed,
+            "recorder": recorder.overwritten + recorder.unrecorded,
+        }
 
     def _heartbeat_age_s(self) -> float | None:
         # Heartbeats go out while the stamp is young: its age is what the line would see.

@@ -221,8 +221,10 @@ class Daemon:
             supervisors=supervisors.by_camera,
             rings=rings.rings,
             channel=contact.channel,
+            recorder=recorder,
             publisher=contact.publisher,
         )
+        contact.channel.watch(*account.alarms())
         metrics.watch(account.sources(), account.health())
         metrics.start()
         self._parts.started("metrics", metrics.stop, 0.4)

@@ -24,7 +24,7 @@ from inspector.line.replaying import Replaying
 from inspector.line.welcome import Welcomes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import zmq
 
@@ -101,6 +101,8 @@ class Channel:
         self._share: Share
         self._counts = ChannelCounts()
         self._problem = ""
+        self._checks: Mapping[str, Callable[[], str]] = {}
+        self._losses: Mapping[str, Callable[[], int]] = {}
         self._thread: threading.Thread | None = None
 
     @property
@@ -141,6 +143,10 @@ class Channel:
     def use(self, product_version: str, uninspected: Action) -> None:
         """The product's rules have changed: welcomes say so. Any thread."""
         self._welcomes.use(product_version, uninspected)
+
+    def watch(self, checks: Mapping[str, Callable[[], str]], losses: Mapping[str, Callable[[], int]]) -> None:
+        """Make alarms of these, by name: ``checks`` say what is wrong now, ``losses`` how often something was lost. They return at once."""
+        self._checks, self._losses = checks, losses
 
     def start(self, line: LineThread) -> None:
         """Bind if that was not done, then serve.
@@ -254,6 +260,9 @@ class Channel:
         if self._inlet.problem != self._problem:
             self._problem = self._inlet.problem
             told.append(("keys_unreadable", self._problem or "they can be read again"))
+        checks = {name: ask() for name, ask in self._checks.items()}
+        losses = {name: ask() for name, ask in self._losses.items()}
+        self._commands.tell(self._controllers.station(checks, losses, time.monotonic_ns()))
         self._commands.tell(Event(name, EventLevel.WARNING, detail, time.monotonic_ns()) for name, detail in told)
 
     def _count(self) -> None:

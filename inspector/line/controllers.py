@@ -14,7 +14,7 @@ from inspector.line.alarms import Alarms
 from inspector.line.digest import Digest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from inspector.contract.records import Event
     from inspector.contract.requests import Ack
@@ -59,6 +59,7 @@ class Controllers:
         self._alarms = Alarms()
         self._digest = Digest()
         self._others_failed = 0
+        self._losses: dict[str, int] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -115,6 +116,27 @@ class Controllers:
             elif not one.acks.overdue:
                 self._alarms.end(f"ack_overdue:{name}")
         return events + self._digest.due(now_ns)
+
+    def station(self, checks: Mapping[str, str], losses: Mapping[str, int], now_ns: int) -> list[Event]:
+        """How the station itself stands.
+
+        Args:
+            checks: by name of the alarm a sentence that says what is wrong now; empty: nothing.
+            losses: by name of the alarm how often something was lost since the start.
+            now_ns: CLOCK_MONOTONIC.
+        """
+        events: list[Event] = []
+        for name, wrong in checks.items():
+            if not wrong:
+                self._alarms.end(name)
+            elif self._alarms.begin(name, now_ns):
+                events += self._digest.tell("alarm", name, EventLevel.ERROR, f"{name}: {wrong}", now_ns)
+        for name, count in losses.items():
+            if count > self._losses.get(name, 0):
+                self._alarms.happened(name, now_ns)
+                events += self._digest.tell("alarm", name, EventLevel.ERROR, f"{name}: {count} since the start", now_ns)
+            self._losses[name] = count
+        return events
 
     def acknowledge_alarms(self, who: str) -> tuple[str, ...]:
         """Somebody knows of every alarm; what is overdue is not awaited any more. The alarms that nobody had acknowledged."""

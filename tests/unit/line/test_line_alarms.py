@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inspector.line.alarms import Alarms
+from inspector.line.controllers import Controllers
 
 
 def names(alarms: Alarms) -> list[str]:
@@ -69,3 +70,21 @@ def test_no_alarm_goes_before_it_is_over_and_somebody_knows(operations: list[tup
             assert set(alarms.acknowledge("boss")) == unknown
             unknown.clear()
         assert set(names(alarms)) == lasts | unknown
+
+
+def test_what_is_wrong_with_the_station_is_an_alarm_and_one_event_each_time() -> None:
+    controllers = Controllers((), 500, 200, 0)
+    second = 1_000_000_000
+    assert controllers.station({"journal": ""}, {"recorder_overwritten": 0}, second) == []
+    assert controllers.alarms() == ()
+    (event,) = controllers.station({"journal": "the disk is full"}, {"recorder_overwritten": 0}, 2 * second)
+    assert (event.name, event.detail) == ("alarm", "journal: the disk is full")
+    assert controllers.station({"journal": "the disk is full"}, {"recorder_overwritten": 0}, 3 * second) == []
+    (event,) = controllers.station({"journal": ""}, {"recorder_overwritten": 3}, 5 * second)
+    assert event.detail == "recorder_overwritten: 3 since the start"
+    assert [(one.name, one.lasts) for one in controllers.alarms()] == [("journal", False), ("recorder_overwritten", False)]
+    assert controllers.acknowledge_alarms("boss") == ("journal", "recorder_overwritten")
+    controllers.station({"journal": ""}, {"recorder_overwritten": 3}, 6 * second)
+    assert controllers.alarms() == (), "what was lost before is not lost again"
+    controllers.station({"journal": ""}, {"recorder_overwritten": 4}, 7 * second)
+    assert [one.name for one in controllers.alarms()] == ["recorder_overwritten"]
