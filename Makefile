@@ -4,14 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO_OPTIONS ?=
 PYTEST_OPTIONS ?=
+CHAOS_OPTIONS ?=
 
-.PHONY: demo test lint setup-demo setup-test system-demo system-test clean
+.PHONY: demo test chaos lint setup-demo setup-test system-demo system-test clean
 
 demo: setup-demo
 	$(BIN)/inspector demo $(DEMO_OPTIONS)
 
 test: setup-test
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90 $(PYTEST_OPTIONS)
+
+# Every kind of fault against a whole station (docs/chaos.md); as root also those that mount or lay networks.
+chaos: setup-test
+	$(BIN)/python tests/faults/chaos --json runs/chaos.json $(CHAOS_OPTIONS)
 
 lint: setup-test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

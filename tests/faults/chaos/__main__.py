@@ -31,7 +31,7 @@ import system_faults
 from judge import Judgement, judge
 from kinds import KINDS, Kind
 from plant import ChaosError, Plant, memory_folder
-from report import Row, heading, line, write_json
+from report import Row, heading, line, write_json, write_markdown
 
 from inspector.camera.simulator import simulator_path
 
@@ -118,6 +118,16 @@ def run_folder(name: str, keep: Path | None) -> Iterator[str]:
             shutil.rmtree(folder)
 
 
+def trouble(row: Row) -> str:
+    """What was wrong with a kind."""
+    lines = [f"\n{row.fault}:"]
+    for texts in (row.false_pass, row.unaccounted, row.problems):
+        lines += [f"  {text}" for text in texts[:SHOWN]]
+        if len(texts) > SHOWN:
+            lines.append(f"  and {len(texts) - SHOWN} more")
+    return "\n".join(lines)
+
+
 def die_with_parent() -> None:
     """However the run ends, nothing that it started outlives it."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
@@ -132,6 +142,7 @@ def main() -> int:
     parser.add_argument("--subset", action="store_true", help="one kind per group")
     parser.add_argument("--list", action="store_true", help="name the kinds and end")
     parser.add_argument("--json", type=Path, help="write the table there, too")
+    parser.add_argument("--markdown", type=Path, help="write it there as a page's table, too")
     parser.add_argument("--keep", type=Path, help="keep the folders of the runs there")
     parser.add_argument("--play", choices=sorted(KINDS), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -165,14 +176,11 @@ def main() -> int:
     skipped = sum(bool(row.skipped) for row in rows)
     print(f"{len(rows) - skipped} kinds in {seconds:.0f} s, seed {options.seed}; {len(bad)} failed, {skipped} skipped")
     for row in bad:
-        print(f"\n{row.fault}:")
-        for texts in (row.false_pass, row.unaccounted, row.problems):
-            for text in texts[:SHOWN]:
-                print(f"  {text}")
-            if len(texts) > SHOWN:
-                print(f"  and {len(texts) - SHOWN} more")
+        print(trouble(row))
     if options.json:
         write_json(options.json, rows, options.seed, seconds)
+    if options.markdown:
+        write_markdown(options.markdown, rows, {name: one.text for name, one in KINDS.items()})
     return 1 if bad else 0
 
 

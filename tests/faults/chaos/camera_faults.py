@@ -120,6 +120,15 @@ simple(
     settings=", UserOutputValue = true",
 )
 simple(
+    "same_serial",
+    "crash_at={a},same_serial_at=2x2",
+    Fault.SAME_SERIAL,
+    "Two cameras show the serial that is asked for.",
+    calls=True,
+    parts=600,
+    environment=', INSPECTOR_SIM_CAMERAS = "2"',
+)
+simple(
     "exposure_rejected",
     "crash_at={a},exposure_rejected_at=2x2",
     Fault.EXPOSURE_REJECTED,

@@ -60,3 +60,14 @@ def write_json(path: Path, rows: list[Row], seed: int, seconds: float) -> None:
     """All of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"seed": seed, "seconds": round(seconds, 1), "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
+
+
+def write_markdown(path: Path, rows: list[Row], texts: dict[str, str]) -> None:
+    """The table as a page has it; ``texts``: what each kind does."""
+    head = "| Fault | What happens | Witness | Times | Parts | PASS | REJECT | UNINSPECTED | In blind | Unaccounted | False PASS |"
+    lines = [head, "|---|---|---" + "|---:" * 8 + "|"]
+    for row in rows:
+        counts = (row.injected, row.parts, row.passed, row.rejected, row.uninspected, row.in_blind, len(row.unaccounted), len(row.false_pass))
+        cells = ("skipped: " + row.skipped,) if row.skipped else (row.witness, *(str(count) for count in counts))
+        lines.append(" | ".join((f"| `{row.fault}`", texts[row.fault], *cells)) + " |")
+    path.write_text("\n".join(lines) + "\n")
