@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,8 @@ _AT_ONCE = 500
 _HIGH_WATER_MARK = 100_000
 _RECONNECT_MS = 20
 _RECONNECT_MOST_MS = 100
+_SILENT_NS = 2_000_000_000
+"""After so long a silence a socket is connected anew: ZeroMQ gives up for good where a key was refused, and it may be known by now."""
 
 
 class Link:
@@ -53,10 +56,12 @@ class Link:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._sub = self._context.socket(zmq.SUB)
         self._dealer = None if requests is None else self._context.socket(zmq.DEALER)
-        sockets = [(self._sub, publisher), (self._dealer, requests)]
-        for socket, endpoint in sockets:
-            if socket is None or endpoint is None:
-                continue
+        self._endpoints = [(self._sub, publisher)]
+        if self._dealer is not None and requests is not None:
+            self._endpoints.append((self._dealer, requests))
+        self._heard_ns = [time.monotonic_ns()] * 2
+        """When each socket last brought something, or was connected anew."""
+        for socket, endpoint in self._endpoints:
             socket.setsockopt(zmq.LINGER, 0)
             socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
             socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MOST_MS)
@@ -133,6 +138,7 @@ class Link:
         told, self._ready = self._ready, []
         behind = self._read(told)
         told += self._session.tick(time.monotonic_ns(), behind=behind)
+        self._connect_again(time.monotonic_ns())
         self._send()
         told += self._ready
         self._ready = []
@@ -157,7 +163,18 @@ class Link:
             answered += 1
             reply = read_reply(frames)
             told += [reply] if isinstance(reply, Notice) else self._session.reply(reply, now_ns)
+        for index, count in enumerate((taken, answered)):
+            if count:
+                self._heard_ns[index] = now_ns
         return _AT_ONCE in {taken, answered}
+
+    def _connect_again(self, now_ns: int) -> None:
+        for index, (socket, endpoint) in enumerate(self._endpoints):
+            if now_ns - self._heard_ns[index] > _SILENT_NS:
+                self._heard_ns[index] = now_ns
+                with contextlib.suppress(zmq.ZMQError):  # it had given up this address
+                    socket.disconnect(endpoint)
+                socket.connect(endpoint)
 
     def _send(self) -> None:
         if self._dealer is None:

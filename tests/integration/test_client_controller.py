@@ -19,8 +19,11 @@ from inspector.client.aio import AsyncController
 from inspector.client.controller import Controller
 from inspector.client.decisions import Cause, Decision, Notice, NoticeKind, State, Update
 from inspector.client.station import Options
+from inspector.config.keys import ClientKey, KeyRing, write_client_key
 from inspector.contract.errors import AddressError
+from inspector.contract.requests import Role
 from inspector.contract.wire import EventMessage
+from inspector.line.access import new_pair
 
 PATIENCE_S = 60.0
 Lossy = run_path(str(Path(__file__).resolve().parents[1] / "assets" / "lossy_wire.py"))["Lossy"]
@@ -291,4 +294,21 @@ def test_keys(site: Any) -> None:
         second.until(lambda: sum(one.passes for one in second.decisions[seen:]) > 20, "parts still pass for the other")
         line.take(with_key.receive(0.1))
         assert not any(one.passes for one in line.decisions[before:])
+    assert running.end() == 0
+
+
+def test_a_key_that_becomes_known_later_is_let_in_without_a_new_start(site: Any) -> None:
+    site.write(site.camera(rate=50), extra='[access]\nkeys = "keys"')
+    ring = KeyRing(site.folder / "keys")
+    ring.make(new_pair())
+    pair = new_pair()
+    write_client_key(site.folder / "plc.key", ClientKey("test", "plc", Role.CONTROLLER, pair, ring.station().public))
+    running = site.run()
+    with Controller(f"tcp://127.0.0.1:{site.port}", f"tcp://127.0.0.1:{site.channel_port}", key_file=site.folder / "plc.key") as controller:
+        line = Follower(controller)
+        line.until(lambda: NoticeKind.DEAD in line.kinds(), "it hears nothing")
+        line.take(controller.receive(0.3))
+        assert controller.state is State.CONNECTING
+        ring.add("plc", Role.CONTROLLER, pair.public)
+        line.until(lambda: any(one.passes for one in line.decisions), "parts pass")
     assert running.end() == 0
