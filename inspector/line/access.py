@@ -11,6 +11,7 @@ from zmq.utils import z85
 
 from inspector.config.keys import KeyPair
 from inspector.contract.errors import ConfigError
+from inspector.line.allowance import Allowance
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,11 +22,13 @@ ZAP_DOMAIN: Final = b"inspector"
 """The one domain of all sockets: a request for another one is refused."""
 _ZAP_ENDPOINT: Final = "inproc://zeromq.zap.01"
 _VERSION: Final = b"1.0"
-_OK, _REFUSED = (b"200", b"OK"), (b"400", b"not known here")
+_OK, _REFUSED, _LATER = (b"200", b"OK"), (b"400", b"not known here"), (b"300", b"too often: later")
 _AT_ONCE = 32
 _PER_S = 1000.0
 """Handshakes answered per second; more of them wait. One takes about 30 us of the interpreter, and native code checks its cryptography first."""
 _BURST = 200.0
+_KEY_PER_S, _KEY_BURST = 1.0, 20.0
+"""Of one key: who is put out again and again, or lets its connections break, must not keep the station busy with it. A client has two sockets."""
 
 
 def new_context() -> zmq.Context[zmq.Socket[bytes]]:
@@ -60,6 +63,8 @@ class GateCounts:
     accepted: int = 0
     unknown_key: int = 0
     revoked_key: int = 0
+    too_often: int = 0
+    """A good key, but more than 20 connections at once and one per second; it may come again."""
     malformed: int = 0
 
 
@@ -84,6 +89,7 @@ class Gatekeeper:
         """Why the list of persons could not be read again: the last one that could be counts on. Empty: it could."""
         self.counts = GateCounts()
         self._tokens, self._filled_ns = _BURST, time.monotonic_ns()
+        self._each: dict[str, Allowance] = {}
         self.socket = context.socket(zmq.ROUTER)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.bind(_ZAP_ENDPOINT)
@@ -136,6 +142,7 @@ class Gatekeeper:
             return frozenset()
         self.problem = ""
         before, self._by_id = self._by_id, now
+        self._each = {key: allowance for key, allowance in self._each.items() if key in now}
         return frozenset(person.name for user_id, person in before.items() if person.revoked is None and self.person(user_id) is None)
 
     def _answer(self, frames: Sequence[bytes]) -> None:
@@ -151,6 +158,9 @@ class Gatekeeper:
                 self.counts.unknown_key += 1
             elif person.revoked is not None:
                 self.counts.revoked_key += 1
+            elif not self._is_timely(key):
+                self.counts.too_often += 1
+                status = _LATER
             else:
                 self.counts.accepted += 1
                 status, user_id = _OK, key.encode("ascii")
@@ -160,6 +170,12 @@ class Gatekeeper:
             self.socket.send_multipart([frames[0], b"", _VERSION, frames[3], *status, user_id, b""], zmq.DONTWAIT)
         except zmq.ZMQError:
             self.counts.malformed += 1  # it has gone meanwhile
+
+    def _is_timely(self, key: str) -> bool:
+        now_ns = time.monotonic_ns()
+        if key not in self._each:
+            self._each[key] = Allowance(_KEY_PER_S, _KEY_BURST, now_ns)  # of keys in the list alone: as many as persons
+        return self._each[key].take(now_ns)
 
 
 def _by_id(persons: Sequence[Person]) -> dict[str, Person]:

@@ -161,6 +161,17 @@ def test_too_many_who_knock_are_left_waiting(desk: Desk) -> None:
     assert desk.keeper.handle() <= 32
 
 
+def test_one_key_cannot_come_again_and_again(desk: Desk) -> None:
+    busy, other = new_pair(), new_pair()
+    desk.ring.add("busy", Role.OBSERVER, busy.public)
+    desk.ring.add("other", Role.OBSERVER, other.public)
+    desk.keeper.refresh()
+    answers = [desk.knock(busy.public) for _ in range(60)]
+    assert answers[:20] == [b"200"] * 20
+    assert answers.count(b"300") == desk.keeper.counts.too_often >= 30
+    assert desk.knock(other.public) == b"200"
+
+
 def test_keys_that_cannot_be_read_are_told_at_start(tmp_path: Path) -> None:
     context: zmq.Context[Any] = new_context()
     with pytest.raises(ConfigError, match="no such file"):
