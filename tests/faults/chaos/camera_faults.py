@@ -25,11 +25,12 @@ def simple(
     subset: bool = False,
     least_passed: int = 20,
     calls: bool = False,
+    neighbour: int = 0,
     **camera: Any,
 ) -> None:
-    """A kind that only plans faults; ``{a}``, ``{b}``, ``{c}`` are trigger counters, drawn from the seed, far from each other and both ends.
+    """A kind that only plans faults; ``{a}``, ``{b}``, ``{c}`` are trigger counters, drawn from the seed, far apart and from both ends.
 
-    ``calls``: the fault hits calls, and the log of calls is the witness; ``camera``: more of the camera's options.
+    ``calls``: the fault hits calls, and the log of calls of camera ``neighbour`` is the witness; ``camera``: more of its options.
     """
 
     def play(plant: Plant) -> Injected:
@@ -39,7 +40,7 @@ def simple(
         plant.begin()
         plant.finish()
         if calls:
-            hit = [call for call in read_call_log(plant.lines[0].folder) if call.kind == (fault.name or "").lower()]
+            hit = [call for call in read_call_log(plant.lines[0].folder, neighbour) if call.kind == (fault.name or "").lower()]
             return at_least(len(hit), least, f"{fault.name} in the call log")
         return at_least(plant.flags(fault), least, f"{fault.name} in the trigger log")
 
@@ -121,12 +122,13 @@ simple(
 )
 simple(
     "same_serial",
-    "crash_at={a},same_serial_at=2x2",
+    "crash_at={a}",
     Fault.SAME_SERIAL,
     "Two cameras show the serial that is asked for.",
     calls=True,
     parts=600,
-    environment=', INSPECTOR_SIM_CAMERAS = "2"',
+    neighbour=1,
+    environment=', INSPECTOR_SIM_CAMERAS = "2", INSPECTOR_SIM_FAULTS_1 = "same_serial_at=2x2"',
 )
 simple(
     "exposure_rejected",
