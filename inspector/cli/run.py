@@ -28,6 +28,7 @@ def run(
     from inspector.config.station import read_station
     from inspector.daemon.station import Daemon
 
+    files = read_station(station)  # what is wrong with it is told before anything runs
     under_systemd = "JOURNAL_STREAM" in os.environ  # which stamps the lines itself
     logging.basicConfig(
         handlers=[BackgroundHandler()],
@@ -35,7 +36,7 @@ def run(
         format="%(levelname)s %(message)s" if under_systemd else "%(asctime)s %(levelname)s %(message)s",
     )
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    daemon = Daemon(read_station(station))
+    daemon = Daemon(files)
     code = daemon.run()
     for number in stops:  # all is done: a further signal must not spoil the exit code
         signal.signal(number, signal.SIG_IGN)
