@@ -154,6 +154,8 @@ class Noise:
         ]
         self._texts = [requests.encode(one) for one in good]
         self.sent: Counter[str] = Counter()
+        self.held_back: Counter[str] = Counter()
+        """The station did not take it: the connection is throttled, or was put out and is not let in again so soon."""
         stack.callback(self._close)
 
     def _peer(self, kind: int, where: str, name: str | None) -> zmq.Socket[bytes]:
@@ -161,7 +163,7 @@ class Noise:
         peer.setsockopt(zmq.LINGER, 2000)
         peer.setsockopt(zmq.SNDHWM, 100)
         peer.setsockopt(zmq.RECONNECT_IVL, 10)
-        peer.setsockopt(zmq.SNDTIMEO, 5000)
+        peer.setsockopt(zmq.SNDTIMEO, 20)
         if name is not None:
             apply(peer, self._site.key(name))
         peer.connect(self._site.endpoint(where))
@@ -208,18 +210,15 @@ class Noise:
         if self._source.random() < 0.001:
             # By a client of its own: ZeroMQ says every subscription again when it comes back, this one too.
             peer = self._peer(zmq.XSUB, "publisher", "wall")
-            self._send(peer, b"\x01" + self._source.randbytes(5000))
+            self._send("publisher: oversized", peer, b"\x01" + self._source.randbytes(5000))
             peer.poll(50)
             peer.close(linger=0)
-            self.sent["publisher: oversized"] += 1
             return
-        self._send(self._source.choice(self._floods), b"\x01" + self._source.randbytes(self._source.choice((8, 60, 200))))
-        self.sent["publisher: subscription"] += 1
+        self._send("publisher: subscription", self._source.choice(self._floods), b"\x01" + self._source.randbytes(self._source.choice((8, 60, 200))))
 
     def _ask(self) -> None:
         name, frames = self._request()
-        self._send(self._source.choice(self._peers), *frames)
-        self.sent[f"channel: {name}"] += 1
+        self._send(f"channel: {name}", self._source.choice(self._peers), *frames)
 
     def _request(self) -> tuple[str, list[bytes]]:
         source, text = self._source, self._source.choice(self._texts)
@@ -239,17 +238,18 @@ class Noise:
             kinds = {"oversized": [source.randbytes(20_000)], "oversized, ended": [source.randbytes(200_000)]}
         return source.choice(list(kinds.items()))
 
-    def _send(self, peer: zmq.Socket[bytes], *frames: bytes) -> None:
+    def _send(self, kind: str, peer: zmq.Socket[bytes], *frames: bytes) -> None:
         with contextlib.suppress(zmq.Again):
             while True:  # who does not read his answers does not see either that he was put out
                 peer.recv(zmq.DONTWAIT)
         try:
             peer.send_multipart(frames)
+            self.sent[kind] += 1
         except zmq.Again:
-            self.sent["no room for 5 s"] += 1
+            self.held_back[kind] += 1
 
 
-def make_noise(folder: Path, seed: int, messages: int, kinds: list[str]) -> None:
+def make_noise(folder: Path, seed: int, messages: int, per_s: float, kinds: list[str]) -> None:
     """The process of the nonsense."""
     os.nice(19)
     site = Site.__new__(Site)
@@ -257,9 +257,12 @@ def make_noise(folder: Path, seed: int, messages: int, kinds: list[str]) -> None
     site.publisher, site.channel, site.metrics = (int(text) for text in (folder / "ports").read_text().split())
     with contextlib.ExitStack() as stack:
         noise = Noise(site, seed, kinds, stack)
-        for _ in range(messages):
+        begin = time.monotonic()
+        while (number := noise.sent.total()) < messages:
             noise.step()
-        print(json.dumps(noise.sent), flush=True)
+            if per_s and number % 10 == 0:
+                time.sleep(max(0.0, begin + number / per_s - time.monotonic()))
+        print(json.dumps([noise.sent, noise.held_back]), flush=True)
 
 
 def listen(site: Site, stop: Path) -> Iterator[tuple[float, float, wire.VerdictMessage]]:
@@ -303,11 +306,11 @@ def start(mode: str, folder: Path, *arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
-def measure(messages: int, rate_hz: float, seed: int, quiet_s: float, kinds: list[str]) -> int:
+def measure(asked: argparse.Namespace) -> int:
     """The whole run. 0: nothing was lost, and the quotient of the p99 is at most 2."""
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
-        site = Site(folder, rate_hz)
+        site = Site(folder, asked.rate_hz)
         (folder / "ports").write_text(f"{site.publisher} {site.channel} {site.metrics}")
         daemon = site.run()
         stack.callback(daemon.kill)
@@ -315,15 +318,15 @@ def measure(messages: int, rate_hz: float, seed: int, quiet_s: float, kinds: lis
         time.sleep(3)  # the first seconds of a station are not what is measured
         before = site.counts()
         marks = [time.monotonic()]
-        time.sleep(quiet_s)
+        time.sleep(asked.quiet_s)
         marks.append(time.monotonic())
-        noise = start("noise", folder, seed, messages, *kinds)
+        noise = start("noise", folder, asked.seed, asked.messages, asked.per_s, *asked.kinds)
         said, _ = noise.communicate(timeout=1200)
         marks.append(time.monotonic())
         time.sleep(2)  # what is still queued
         after = site.counts()
         marks.append(time.monotonic())
-        time.sleep(quiet_s)
+        time.sleep(asked.quiet_s)
         marks.append(time.monotonic())
         last = site.counts()
         (folder / "stop").touch()
@@ -331,11 +334,12 @@ def measure(messages: int, rate_hz: float, seed: int, quiet_s: float, kinds: lis
         daemon.send_signal(signal.SIGTERM)
         code = daemon.wait(10)
         heard = json.loads((folder / "heard.json").read_text())
-    sent = json.loads(said)
-    print(f"seed {seed}: {sum(sent.values())} messages in {marks[2] - marks[1]:.0f} s beside {rate_hz:.0f} parts/s; the daemon ended with {code}")
+    sent, held_back = json.loads(said)
+    print(f"seed {asked.seed}: {sum(sent.values())} messages in {marks[2] - marks[1]:.0f} s beside {asked.rate_hz:.0f} parts/s; exit code {code}")
     opened, closed = (sum(count for kind, count in last.items() if kind.startswith(f"inspector_ledger_{word}")) for word in ("opened", "closed"))
     print(f"parts opened {opened}, closed {closed}, last number heard {heard[-1][2]}")
     print("\nsent" + "".join(f"\n  {kind:32s} {count:7d}" for kind, count in sorted(sent.items())))
+    print("\nnot taken by the station" + "".join(f"\n  {kind:32s} {count:7d}" for kind, count in sorted(held_back.items())))
     print("\ncounted by the daemon")
     for kind, count in sorted(after.items()):
         if count - before.get(kind, 0) and not kind.startswith("inspector_ledger"):
@@ -354,19 +358,20 @@ def measure(messages: int, rate_hz: float, seed: int, quiet_s: float, kinds: lis
 
 def main() -> int:
     if sys.argv[1:2] == ["noise"]:
-        make_noise(Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5:])
+        make_noise(Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5]), sys.argv[6:])
         return 0
     if sys.argv[1:2] == ["follow"]:
         follow(Path(sys.argv[2]))
         return 0
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--messages", type=int, default=100_000)
+    parser.add_argument("--per-s", type=float, default=2500.0, help="messages per second; 0: as fast as it goes")
     parser.add_argument("--rate-hz", type=float, default=200.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--quiet-s", type=float, default=15.0)
     parser.add_argument("--kinds", nargs="+", choices=SHARES, default=list(SHARES))
     asked = parser.parse_args()
-    return measure(asked.messages, asked.rate_hz, asked.seed, asked.quiet_s, asked.kinds)
+    return measure(asked)
 
 
 if __name__ == "__main__":
