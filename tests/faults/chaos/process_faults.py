@@ -176,3 +176,47 @@ def controller_sigstop_short(plant: Plant) -> Injected:
         plant.wait_trigger(len(plant.lines[0].triggers()) + 30)
     plant.finish()
     return at_least(6, 6, "process state")
+
+
+@kind("storm", "all together")
+def storm(plant: Plant) -> Injected:
+    """Twelve of these at random, one after the other, while the camera makes faults of its own."""
+    faults = "drop_rate=0.01,incomplete_rate=0.01,black_rate=0.01,frozen_rate=0.01,duplicate_rate=0.01,late_rate=0.01:60ms,reorder_rate=0.01:30ms"
+    plant.write(plant.camera(faults, 0))
+    plant.begin()
+    controllers = [plant.controller]
+
+    def kill_daemon() -> None:
+        plant.end(number=signal.SIGKILL)
+        plant.again()
+
+    def stop_daemon() -> None:
+        plant.end()
+        plant.again()
+
+    def freeze_daemon() -> None:
+        boot = plant.boots[-1]
+        boot.frozen_ns.append(plant.freeze(boot.process.pid, plant.for_ms(plant.rng.uniform(50, 700)), "a while has passed"))
+
+    def kill_camera() -> None:
+        plant.kill_process(plant.camera_process())
+
+    def freeze_camera() -> None:
+        plant.freeze(plant.camera_process().pid, plant.for_ms(plant.rng.uniform(50, 450)), "a while has passed")
+
+    def freeze_controller() -> None:
+        plant.freeze(controllers[-1].process.pid, plant.for_ms(plant.rng.uniform(50, 700)), "a while has passed")
+
+    def kill_controller() -> None:
+        controllers[-1].process.kill()
+        controllers[-1].process.wait()
+        controllers.append(plant.listen(f"controller-{len(controllers) + 1}"))
+
+    actions = [kill_daemon, stop_daemon, freeze_daemon, kill_camera, freeze_camera, freeze_controller, kill_controller]
+    chosen = [*plant.rng.sample(actions, len(actions)), *plant.rng.choices(actions, k=5)]
+    for action in chosen:
+        plant.wait_verdicts(plant.heard() + 10 + plant.rng.randrange(50))
+        plant.wait(plant.for_ms(plant.rng.uniform(0, 50)), "a random time has passed")
+        action()
+    plant.finish()
+    return at_least(len(chosen), 12, ", ".join(dict.fromkeys(action.__name__ for action in chosen)))
