@@ -12,6 +12,8 @@ from inspector.camera.simulator.log import read_call_log
 from inspector.camera.simulator.nodes import Fault
 
 PARTS = 250
+APART = 110
+"""Parts between faults where there are enough of them: a camera that is opened again misses what passes meanwhile, and so would a second fault."""
 
 
 def simple(
@@ -35,7 +37,7 @@ def simple(
 
     def play(plant: Plant) -> Injected:
         third = (parts - 60) // 3
-        places = {letter: 30 + number * third + plant.rng.randrange(third - 25) for number, letter in enumerate("abc")}
+        places = {letter: 30 + number * third + plant.rng.randrange(max(third - APART, 35)) for number, letter in enumerate("abc")}
         plant.write(plant.camera(plan.format(**places), parts, **camera))
         plant.begin()
         plant.finish()
@@ -67,12 +69,12 @@ simple("frozen_after_drop", "drop_at={a},frozen_at={b}", Fault.FROZEN, "A still 
 simple("stall", "stall_at={a}:900ms", Fault.STALL, "Nothing is delivered for a while; registers answer.", parts=400)
 simple("lost", "lost_at={a}:500ms", Fault.LOST, "The device is gone and comes back.", parts=450, subset=True)
 simple("crash", "crash_at={a}", Fault.CRASH, "The driver dies by SIGSEGV.", parts=450)
-simple("crash_often", "crash_at={a},crash_at={b},crash_at={c}", Fault.CRASH, "The driver dies again and again.", least=3, parts=1200)
+simple("crash_often", "crash_at={a},crash_at={b},crash_at={c}", Fault.CRASH, "The driver dies again and again.", least=2, parts=1200)
 simple("hang", "hang_at={a}", Fault.HANG, "A call into the driver never returns; the process is killed.", parts=450)
 simple("hang_and_return", "hang_at={a}:450ms", Fault.HANG, "A call into the driver returns after a while.", parts=400)
 simple("incomplete_for_a_time", "incomplete_all_at={a}:300ms", Fault.INCOMPLETE_ALL, "Every image arrives damaged for a while.", least=10, parts=350)
 simple("lost_silently", "lost_silent_at={a}", Fault.LOST_SILENT, "No frame any more, and registers answer.", parts=600)
-simple("event_error", "event_error_at={a},event_error_at={b}", Fault.EVENT_ERROR, "The wait for a frame ends with an error.", least=2, parts=600)
+simple("event_error", "event_error_at={a},event_error_at={b}", Fault.EVENT_ERROR, "The wait for a frame ends with an error.", least=1, parts=600)
 simple(
     "clock_jumps", "timestamp_jump_at={a},timestamp_jump_at={b}:2s", Fault.TIMESTAMP_JUMP, "The camera's clock is set forward.", least=2, parts=500
 )
