@@ -163,6 +163,7 @@ def main() -> int:
     if simulator_path() is None:
         print("the simulator was not built: no C++ compiler", file=sys.stderr)
         return 1
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that nothing stays behind
     if options.keep:
         options.keep.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
