@@ -22,7 +22,6 @@ from inspector.client.keys import apply
 from inspector.contract import requests
 from inspector.contract.errors import ExitCode
 from inspector.contract.requests import Command, CommandName, Done, Hello, Refusal, Refused, Reply, Welcome
-from inspector.contract.wire import EventMessage
 from inspector.journal.reader import JournalReader
 
 FUZZ = SimpleNamespace(**run_path(str(Path(__file__).resolve().parents[1] / "faults" / "fuzz_sockets.py")))
@@ -83,10 +82,6 @@ class Ear:
     @property
     def decisions(self) -> list[Decision]:
         return [one for one in self.updates if isinstance(one, Decision)]
-
-    @property
-    def events(self) -> list[str]:
-        return [one.name for one in self.updates if isinstance(one, EventMessage)]
 
 
 def test_only_those_with_a_good_key_hear_and_are_answered(place: Place) -> None:
