@@ -94,7 +94,9 @@ class Account:
         return "" if state.writable else f"rows wait in memory: {state.last_error}"
 
     def _alarms(self) -> str:
-        return ", ".join(f"{one.name}{'' if one.acknowledged_by is None else ' (acknowledged)'}" for one in self.channel.counts().alarms)
+        # What is over and waits for somebody to acknowledge it is an alarm, and no bad health.
+        lasting = [one for one in self.channel.counts().alarms if one.lasts]
+        return ", ".join(f"{one.name}{'' if one.acknowledged_by is None else ' (acknowledged)'}" for one in lasting)
 
     def _cameras(self) -> str:
         blind = [name for name, state in self.line.snapshot().streams.items() if state.blind]
