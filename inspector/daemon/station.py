@@ -284,14 +284,14 @@ class Daemon:
         self._parts.started("inspection", self.inspection.stop, 0.8)
 
     def _event(self, item: Event | Blind) -> None:
-        """Something happened: to the log, and to the line, which tells everybody else. Any thread."""
+        """Something happened: to the line, which tells everybody else, then to the log. Any thread."""
         if isinstance(item, Blind):
-            told = "blind" if item.to_ns is None else f"sees again after {(item.to_ns - item.from_ns) / 1e9:.3f} s"
-            LOG.log(logging.WARNING if item.to_ns is None else logging.INFO, "camera %s: %s: %s", item.stream, told, item.cause)
             if self._line is not None:
                 self._line.blind(item)
+            told = "blind" if item.to_ns is None else f"sees again after {(item.to_ns - item.from_ns) / 1e9:.3f} s"
+            LOG.log(logging.WARNING if item.to_ns is None else logging.INFO, "camera %s: %s: %s", item.stream, told, item.cause)
             return
-        where, what = (f"camera {item.stream}: " if item.stream else ""), (f": {item.detail}" if item.detail else "")
-        LOG.log(_LOG_LEVELS[item.level], "%s%s%s", where, item.name, what)
         if self._line is not None:  # else nobody listens yet: the log has it
             self._line.event(item)
+        where, what = (f"camera {item.stream}: " if item.stream else ""), (f": {item.detail}" if item.detail else "")
+        LOG.log(_LOG_LEVELS[item.level], "%s%s%s", where, item.name, what)
