@@ -62,6 +62,9 @@ def no_leaks() -> Iterator[None]:
     before = _descriptors()
     yield
     left = [thread for thread in threading.enumerate() if thread not in threads and thread.is_alive() and not _is_library_thread(thread)]
+    for thread in left:
+        thread.join(2.0)  # a progress bar's thread has been told to end, and nobody waits for it
+    left = [thread for thread in left if thread.is_alive()]
     assert not left, f"threads left running: {left}"
     leaked = _leaked_descriptors(before)
     if leaked:

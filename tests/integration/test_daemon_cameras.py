@@ -54,7 +54,8 @@ def test_a_camera_that_is_absent_at_the_start_and_comes(site: Any, write_picture
         names = [event.name for event in journal.events()]
         (first,) = (one for one in journal.blinds() if one.cause == "the camera is not open yet")
         assert all(part.exposure_utc_ns >= (first.to_utc_ns or 0) for part in journal.parts())
-    assert names.index("camera_lost") < names.index("camera_opened") < names.index("camera_streaming")
+    # Opened is told by the intake, streaming by the supervisor: threads of their own.
+    assert names.index("camera_lost") < min(names.index("camera_opened"), names.index("camera_streaming"))
 
 
 def test_a_camera_that_refuses_its_settings(site: Any) -> None:
