@@ -11,6 +11,7 @@ from pathlib import Path
 import hypothesis
 import psutil
 import pytest
+from rich.live import _RefreshThread
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -61,10 +62,10 @@ def no_leaks() -> Iterator[None]:
     threads, children, shared = set(threading.enumerate()), _children(), _shared_memory()
     before = _descriptors()
     yield
+    for thread in threading.enumerate():
+        if isinstance(thread, _RefreshThread) and thread.done.is_set():
+            thread.join(2.0)  # rich tells a progress bar's thread to end and does not wait for it
     left = [thread for thread in threading.enumerate() if thread not in threads and thread.is_alive() and not _is_library_thread(thread)]
-    for thread in left:
-        thread.join(2.0)  # a progress bar's thread has been told to end, and nobody waits for it
-    left = [thread for thread in left if thread.is_alive()]
     assert not left, f"threads left running: {left}"
     leaked = _leaked_descriptors(before)
     if leaked:
