@@ -61,7 +61,7 @@ def draw_losses(log: Path, picture: Path) -> None:
     rates.plot(epochs, [line["learning_rate"] for line in lines], color="black")
     rates.set_ylabel("learning rate")
     rates.set_xlabel("epoch")
-    _save(figure, picture)
+    save_figure(figure, picture)
 
 
 def draw_precision_recall(evaluation: Evaluation, picture: Path) -> None:
@@ -78,7 +78,7 @@ def draw_precision_recall(evaluation: Evaluation, picture: Path) -> None:
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02), title=f"IoU 0.5, mAP {evaluation.map50:.3f}")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower left")
-    _save(figure, picture)
+    save_figure(figure, picture)
 
 
 def _smoothed(values: list[float]) -> list[float]:
@@ -89,8 +89,12 @@ def _smoothed(values: list[float]) -> list[float]:
     return means
 
 
-def _save(figure: Figure, picture: Path) -> None:
-    """Writes a PNG without a display."""
+def save_figure(figure: Figure, picture: Path) -> None:
+    """Writes a PNG without a display.
+
+    Raises:
+        DataError: the picture cannot be written.
+    """
     try:
         FigureCanvasAgg(figure).print_png(str(picture))  # type: ignore[no-untyped-call]
     except OSError as error:

@@ -1,4 +1,4 @@
-"""An evaluation as text: the paper's per-class table for terminals, as Markdown and as JSON."""
+"""An evaluation of a detector as text: the paper's per-class table for terminals, as Markdown and as JSON; and what tables are made with."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from inspector.training.evaluate import Evaluation
 
 HEADINGS = ("class", "labels", "AP@0.5", "AP", "recall", "best F1", "at score")
@@ -15,24 +17,16 @@ HEADINGS = ("class", "labels", "AP@0.5", "AP", "recall", "best F1", "at score")
 def rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
     """The table's cells, class by class, the means last; a dash where a class has no labels."""
     cells = [
-        (row.name, str(row.labels), _share(row.ap50), _share(row.ap), _share(row.recall), _share(row.best_f1), _share(row.best_f1_score))
+        (row.name, str(row.labels), share(row.ap50), share(row.ap), share(row.recall), share(row.best_f1), share(row.best_f1_score))
         for row in evaluation.classes
     ]
     total = sum(row.labels for row in evaluation.classes)
-    return [*cells, ("mean", str(total), _share(evaluation.map50), _share(evaluation.map), "", "", "")]
+    return [*cells, ("mean", str(total), share(evaluation.map50), share(evaluation.map), "", "", "")]
 
 
 def as_table(evaluation: Evaluation, title: str) -> Table:
     """For a terminal."""
-    table = Table(title=title, show_footer=False)
-    for index, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="right" if index else "left")
-    *classes, mean = rows(evaluation)
-    for cells in classes:
-        table.add_row(*cells)
-    table.add_section()
-    table.add_row(*mean, style="bold")
-    return table
+    return terminal_table(title, HEADINGS, rows(evaluation))
 
 
 def as_markdown(evaluation: Evaluation, title: str) -> str:
@@ -42,10 +36,8 @@ def as_markdown(evaluation: Evaluation, title: str) -> str:
         "",
         f"{evaluation.pictures} pictures; AP is COCO's, over IoU 0.50 to 0.95; mAP at IoU 0.75 is {evaluation.map75:.3f}.",
         "",
+        *markdown_lines(HEADINGS, rows(evaluation)),
     ]
-    lines.append("| " + " | ".join(HEADINGS) + " |")
-    lines.append("| --- |" + " ---: |" * (len(HEADINGS) - 1))
-    lines += ["| " + " | ".join(cells) + " |" for cells in rows(evaluation)]
     return "\n".join(lines) + "\n"
 
 
@@ -67,6 +59,24 @@ def as_json(evaluation: Evaluation, **about: object) -> dict[str, Any]:
     return {**about, **means, "classes": classes}
 
 
-def _share(value: float | None) -> str:
+def terminal_table(title: str, headings: Sequence[str], cells: Sequence[Sequence[str]], *, over_all: bool = True) -> Table:
+    """A table for a terminal; with ``over_all`` its last row stands apart, for it sums up the others."""
+    table = Table(title=title, show_footer=False)
+    for index, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if index else "left")
+    for row in cells[:-1] if over_all else cells:
+        table.add_row(*row)
+    if over_all:
+        table.add_section()
+        table.add_row(*cells[-1], style="bold")
+    return table
+
+
+def markdown_lines(headings: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table."""
+    return ["| " + " | ".join(headings) + " |", "| --- |" + " ---: |" * (len(headings) - 1), *("| " + " | ".join(row) + " |" for row in cells)]
+
+
+def share(value: float | None) -> str:
     """Three decimals, or a dash."""
     return "-" if value is None else f"{value:.3f}"
