@@ -30,23 +30,28 @@ class RawPicture:
     """One picture as the labels name it, unchecked."""
 
     path: Path
+    name: str
+    """How the label file names it, for messages."""
     size_px: tuple[int, int] | None
     """(height, width) by the labels; None where they do not say."""
     labels: tuple[RawLabel, ...]
+    image_class: object = None
+    """The class of the whole picture, as a COCO json gives it in ``image_class``; None: it does not."""
 
 
-def read_coco(source: Path, images: Path | None = None) -> list[RawPicture]:
+def read_coco(source: Path, images: Path | None, problems: list[str]) -> list[RawPicture]:
     """The pictures of a COCO detection json, in its order.
 
     Args:
         source: the json file. Boxes are (x, y, width, height), px; ``iscrowd`` marks ignored regions.
         images: folder of the pictures; None: ``images`` beside the file if that is a folder, else the file's folder.
+        problems: gets a line for every broken entry; it is left out of the result.
 
     Raises:
-        DataError: the file cannot be read or is no COCO json; every broken entry is listed.
+        DataError: the file cannot be read or is no COCO json.
     """
     try:
-        content = json.loads(source.read_text(encoding="utf-8"))
+        content = json.loads(source.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise DataError(f"{source}: cannot be read as COCO json: {error}") from None
     if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in ("images", "annotations", "categories")):
@@ -54,9 +59,12 @@ def read_coco(source: Path, images: Path | None = None) -> list[RawPicture]:
     if images is None:
         beside = source.parent / "images"
         images = beside if beside.is_dir() else source.parent
-    problems: list[str] = []
     names = {entry["id"]: str(entry["name"]) for entry in _entries(content, "categories", ("id", "name"), source, problems)}
-    pictures = {entry["id"]: entry for entry in _entries(content, "images", ("id", "file_name"), source, problems)}
+    pictures: dict[float | str, dict[str, Any]] = {}
+    for entry in _entries(content, "images", ("id", "file_name"), source, problems):
+        first = pictures.setdefault(entry["id"], entry)
+        if first is not entry:
+            problems.append(f"{source}: images: {first['file_name']} and {entry['file_name']} have the same id {entry['id']}")
     labels: dict[Any, list[RawLabel]] = {key: [] for key in pictures}
     for number, entry in enumerate(_entries(content, "annotations", ("image_id", "category_id", "bbox"), source, problems)):
         where = f"annotation {entry.get('id', f'number {number}')}"
@@ -71,24 +79,29 @@ def read_coco(source: Path, images: Path | None = None) -> list[RawPicture]:
             x, y, width, height = box
             corners = (x, y, x + width, y + height)
             labels[entry["image_id"]].append(RawLabel(where, names[entry["category_id"]], corners, bool(entry.get("iscrowd", 0)), source.name))
-    if problems:
-        raise DataError("\n".join(problems))
     return [
-        RawPicture(images / str(entry["file_name"]), _size(entry.get("height"), entry.get("width")), tuple(labels[key]))
+        RawPicture(
+            path=images / str(entry["file_name"]),
+            name=f"image {key}",
+            size_px=_size(entry.get("height"), entry.get("width")),
+            labels=tuple(labels[key]),
+            image_class=entry.get("image_class"),
+        )
         for key, entry in pictures.items()
     ]
 
 
-def read_voc(source: Path, images: Path | None = None) -> list[RawPicture]:
+def read_voc(source: Path, images: Path | None, problems: list[str]) -> list[RawPicture]:
     """The pictures of a Pascal VOC folder, in the order of their label files' names.
 
     Args:
         source: folder with ``Annotations/*.xml`` (or the xml files themselves). VOC counts pixels from 1 and includes the last one, so
             (xmin, ymin, xmax, ymax) is the box from xmin - 1 to xmax. ``difficult`` marks ignored boxes.
         images: folder of the pictures; None: ``JPEGImages`` or ``images`` in the folder, else the folder itself.
+        problems: gets a line for every broken file or object; it is left out of the result.
 
     Raises:
-        DataError: there are no label files, or, all listed, some are broken.
+        DataError: there are no label files.
     """
     annotations = source / "Annotations" if (source / "Annotations").is_dir() else source
     if images is None:
@@ -96,7 +109,6 @@ def read_voc(source: Path, images: Path | None = None) -> list[RawPicture]:
     files = sorted(annotations.glob("*.xml"))
     if not files:
         raise DataError(f"{source}: has no Annotations/*.xml; name a Pascal VOC folder or a COCO json file")
-    problems: list[str] = []
     pictures = []
     for file in files:
         try:
@@ -116,9 +128,7 @@ def read_voc(source: Path, images: Path | None = None) -> list[RawPicture]:
             ignored = (item.findtext("difficult") or "0").strip() == "1"
             labels.append(RawLabel(where, name.strip(), (x1 - 1, y1 - 1, x2, y2), ignored, file.name))
         path = images / (root.findtext("filename") or f"{file.stem}.jpg").strip()
-        pictures.append(RawPicture(path, _size(root.findtext("size/height"), root.findtext("size/width")), tuple(labels)))
-    if problems:
-        raise DataError("\n".join(problems))
+        pictures.append(RawPicture(path, file.name, _size(root.findtext("size/height"), root.findtext("size/width")), tuple(labels)))
     return pictures
 
 
@@ -129,6 +139,8 @@ def _entries(content: dict[str, Any], name: str, keys: tuple[str, ...], source: 
         missing = [key for key in keys if not isinstance(entry, dict) or key not in entry]
         if missing:
             problems.append(f"{source}: {name}[{number}]: {', '.join(missing)} missing")
+        elif wrong := [key for key in keys if key.endswith("id") and not isinstance(entry[key], int | float | str)]:
+            problems.append(f"{source}: {name}[{number}]: {', '.join(wrong)} must be a number or a text")
         else:
             good.append(entry)
     return good
