@@ -13,7 +13,6 @@ import logging
 import os
 import secrets
 import signal
-import threading
 import time
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -26,9 +25,9 @@ from inspector.daemon.account import Account
 from inspector.daemon.cameras import Rings, Supervisors
 from inspector.daemon.check import check_classes
 from inspector.daemon.contact import Contact, line_settings
+from inspector.daemon.loading import load_engines
 from inspector.daemon.parts import Parts
 from inspector.daemon.recovery import make_folder, start_recorder
-from inspector.engine.detector import Detector
 from inspector.engine.opening import open_detector
 from inspector.inspection.intake import Intake, IntakeCamera
 from inspector.inspection.pipeline import Inspection
@@ -45,13 +44,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from inspector.config.station import StationFiles
+    from inspector.engine.detector import Detector
 
 LOG = logging.getLogger("inspector")
 STOP_S = 4.5
 """All of a stop: SIGTERM to exit within 5 s."""
 _TURN_S = 0.1
-_LOAD_GRACE_S = 2.0
-"""After a stop was asked for: most engines are loaded by then, and can be closed."""
 _LINE_AGE_NS = 2_000_000_000
 """A line thread that has not looked round for so long hangs: the watchdog is not fed."""
 _LOG_LEVELS = {EventLevel.INFO: logging.INFO, EventLevel.WARNING: logging.WARNING, EventLevel.ERROR: logging.ERROR}
@@ -231,36 +229,10 @@ class Daemon:
         supervisors.start()
 
     def _load_engine(self, path: Path) -> Detector | None:
-        """The engine, warmed up; None: a stop was asked for meanwhile.
-
-        Native code loads for seconds and hears no signal: it does so in a thread of its own. Nothing else was started yet; a stop
-        leaves it to the process's end.
-        """
-        loaded: list[Detector | Exception] = []
-
-        def load() -> None:
-            try:
-                detector = self._open_detector(path)
-                detector.warm_up()
-                loaded.append(detector)
-            except Exception as error:  # noqa: BLE001 - raised again below, in the thread that waits
-                loaded.append(error)
-
-        if self._must_stop():
-            return None
-        thread = threading.Thread(target=load, name="engine-load", daemon=True)
-        thread.start()
-        while thread.is_alive() and not self._must_stop():
-            thread.join(_TURN_S)
-        thread.join(_LOAD_GRACE_S)
-        if not loaded or self._must_stop():
-            self.left_running = thread.is_alive()
-            if loaded and isinstance(loaded[0], Detector):
-                loaded[0].close()
-            return None
-        if isinstance(loaded[0], Exception):
-            raise loaded[0]
-        return loaded[0]
+        """The engine, warmed up; None: a stop was asked for meanwhile."""
+        loaded = load_engines(partial(self._open_detector, path), self._must_stop)
+        self.left_running = loaded.left_running
+        return loaded.engines
 
     def _close_engine(self, detector: Detector, _: float) -> bool:
         """Close the engine, unless the inspection is still inside it: native code that hangs ends with the process."""
