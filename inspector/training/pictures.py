@@ -113,7 +113,7 @@ def decode_checked(
     """
     pictures: list[PictureT] = []
     cache: list[NDArray[np.uint8]] = []
-    room, caching = cache_bytes, True
+    room = cache_bytes
     with ThreadPoolExecutor(2) as pool:
         for item, decoded in zip(raw, pool.map(lambda item: decode_image(item.path, colour=colour), raw), strict=True):
             if decoded is None:
@@ -124,8 +124,7 @@ def decode_checked(
                 continue
             pictures.append(picture)
             room -= decoded.nbytes
-            caching = caching and room >= 0
-            if caching:
+            if room >= 0:
                 cache.append(decoded)
     return tuple(pictures), tuple(cache)
 

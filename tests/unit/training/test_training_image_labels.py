@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +70,31 @@ def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
     top = tmp_path / "top"
     (top / "dent").mkdir(parents=True)
     (top / "dent" / "link").symlink_to(tmp_path / "elsewhere")
-    (top / "dent" / "round").symlink_to(top / "dent")
+    for name in ("round", "and round"):  # all ways through both of them would never end
+        (top / "dent" / name).symlink_to(top / "dent")
     (top / "dent" / "gone.png").symlink_to(tmp_path / "nothing")
     problems: list[str] = []
-    assert read(top, problems) == {"a.png": "dent", "gone.png": "dent"}
+    assert [(item.path.name, item.class_name) for item in read_raw(top, problems)] == [("gone.png", "dent"), ("a.png", "dent")]
     assert not problems
+
+
+def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    """One whose path is longer than the system takes: not even root reads it."""
+    files(tmp_path, "dent/a.png")
+    name = "x" * 250
+    opened = [os.open(tmp_path / "dent", os.O_RDONLY)]
+    try:
+        for _ in range(20):
+            os.mkdir(name, dir_fd=opened[-1])
+            opened.append(os.open(name, os.O_RDONLY, dir_fd=opened[-1]))
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+    problems: list[str] = []
+    assert read(tmp_path, problems) == {"a.png": "dent"}
+    assert len(problems) == 1
+    assert problems[0].startswith(str(tmp_path / "dent" / name))
+    assert "cannot be read" in problems[0]
 
 
 def test_a_folder_of_pictures_cannot_be_named_beside_a_folder(tmp_path: Path) -> None:
@@ -96,6 +117,14 @@ def test_tables_are_read_with_each_delimiter_with_and_without_mark(tmp_path: Pat
         (tmp_path / "a.png", "good", "line 2"),
         (tmp_path / f"süd{delimiter} b.png", "scratch", "line 4"),
     ]
+    assert not problems
+
+
+def test_quotes_are_a_table_s_own(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text('"class";"image"\n"good"; "a; b.png"\n')
+    problems: list[str] = []
+    assert read(path, problems) == {"a; b.png": "good"}
     assert not problems
 
 

@@ -178,6 +178,12 @@ def test_a_source_without_pictures_is_told(tmp_path: Path, kind: str) -> None:
         read_labelled(sources[kind], CLASSES)
 
 
+def test_a_table_of_broken_rows_alone_tells_them(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("image,class\n,good\n")
+    with pytest.raises(DataError, match="line 2: names no image"):
+        read_labelled(tmp_path / "labels.csv", CLASSES)
+
+
 def test_a_table_without_the_class_column_tells_that_alone_and_what_does_not_decode(tmp_path: Path) -> None:
     write_png(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"no picture")
