@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from inspector.compile.build import BuildOptions
     from inspector.compile.reference import Reference
-    from inspector.config.recipe import InputRecipe, Recipe
+    from inspector.config.network import InputRecipe
+    from inspector.config.recipe import Recipe
     from inspector.engine.manifest import Manifest
 
 
@@ -137,9 +138,12 @@ def _table(manifest: Manifest, path: Path) -> Table:
     table.add_row("device", f"{manifest.device.name} ({manifest.device.architecture})")
     parity, latency = manifest.parity, manifest.latency
     if parity is not None:
-        what = "detections" if parity.proven_by == "detections" else "regions (untrained: inner tensors were compared)"
+        what = {"detections": "detections", "tensors": "regions (untrained: inner tensors were compared)", "classes": "classes"}[parity.proven_by]
         table.add_row("parity", f"{parity.matched:.2%} of {parity.detections} {what} on {parity.images} images, against {parity.reference}")
-        table.add_row("", f"scores within {parity.max_score_difference:.2g}, boxes within {parity.max_box_difference_px:.2g} px")
+        if parity.max_box_difference_px is not None:
+            table.add_row("", f"scores within {parity.max_score_difference:.2g}, boxes within {parity.max_box_difference_px:.2g} px")
+        if parity.max_map_difference is not None:
+            table.add_row("", f"scores within {parity.max_score_difference:.2g}, heat maps within {parity.max_map_difference:.2g} of their largest")
         if parity.trunk_relative_error is not None:
             table.add_row("", f"trunk within {parity.trunk_relative_error:.2%} of its largest logit")
     if latency is not None:

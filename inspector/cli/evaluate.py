@@ -15,7 +15,7 @@ from inspector.contract.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from inspector.config.recipe import Recipe
+    from inspector.config.recipe import DetectorRecipe
     from inspector.training.detect import Detector
 
 
@@ -38,14 +38,14 @@ def evaluate(
     from rich.console import Console
     from rich.progress import track
 
-    from inspector.config.recipe import read_recipe
+    from inspector.config.recipe import read_detector_recipe
     from inspector.training.curves import draw_precision_recall
     from inspector.training.datasets import read_dataset
     from inspector.training.detect import detect_all
     from inspector.training.evaluate import evaluate_detections
     from inspector.training.report import as_json, as_markdown, as_table
 
-    chosen = read_recipe(recipe)
+    chosen = read_detector_recipe(recipe)
     if engine is not None and weights is not None:
         raise typer.BadParameter("name --weights or --engine, not both")
     source = engine or weights or Path("runs") / chosen.name / "weights.safetensors"
@@ -81,7 +81,7 @@ def evaluate(
 
 
 @contextmanager
-def _compiled(recipe: Recipe, engine: Path) -> Iterator[Detector]:
+def _compiled(recipe: DetectorRecipe, engine: Path) -> Iterator[Detector]:
     """The detector of a compiled engine.
 
     Raises:
@@ -97,7 +97,7 @@ def _compiled(recipe: Recipe, engine: Path) -> Iterator[Detector]:
         yield one_by_one(detect)
 
 
-def _trained(recipe: Recipe, weights: Path, precision: Literal["fp32", "bf16"]) -> Detector:
+def _trained(recipe: DetectorRecipe, weights: Path, precision: Literal["fp32", "bf16"]) -> Detector:
     """The torch detector of a recipe with trained weights.
 
     Raises:

@@ -39,14 +39,14 @@ def train(
     """
     import torch
 
-    from inspector.config.recipe import read_recipe
+    from inspector.config.recipe import read_detector_recipe
     from inspector.models.multiscale import MultiscaleDetector
     from inspector.models.weights import load_backbone_weights
     from inspector.training.curves import draw_losses
     from inspector.training.datasets import read_dataset
     from inspector.training.loop import CHECKPOINT, LOG, WEIGHTS, Trainer
 
-    chosen = read_recipe(recipe)
+    chosen = read_detector_recipe(recipe)
     folder = run if run is not None else Path("runs") / chosen.name
     _check_folder(folder / CHECKPOINT, resume=resume)
     if backbone is not None and chosen.training.pretrained == "none":
@@ -57,7 +57,7 @@ def train(
     torch.manual_seed(chosen.training.seed)
     model = MultiscaleDetector(chosen.network, chosen.input, len(chosen.classes))
     if chosen.training.pretrained == "imagenet" and not resume:
-        load_backbone_weights(model, chosen.network, str(backbone) if backbone is not None else "imagenet")
+        load_backbone_weights(model.backbone, chosen.network, str(backbone) if backbone is not None else "imagenet")
     trainer = Trainer(chosen, model, dataset, minutes)
     if resume:
         trainer.resume(folder)

@@ -13,13 +13,15 @@ import msgspec
 import numpy as np
 
 from inspector.compile import reference as references
+from inspector.compile.class_parity import check_class_parity, compare_classes
 from inspector.compile.network import read_network
 from inspector.compile.parity import check_parity, compare_detections, compare_tensors
+from inspector.config.recipe import DetectorRecipe
 from inspector.contract.errors import EngineError
 from inspector.engine import manifest as manifests
 from inspector.engine.cpu import available_threads, cpu_device
 from inspector.engine.manifest import Backend, EngineFile, Latency, Manifest, Parity
-from inspector.engine.null import detector_contract
+from inspector.engine.null import engine_contract
 from inspector.engine.openvino import OpenVinoEngine, library_version
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
     from inspector.compile.network import Network
     from inspector.compile.reference import Reference
-    from inspector.config.recipe import Precision
+    from inspector.config.network import Precision
     from inspector.engine.base import Array, Engine
     from inspector.engine.manifest import Role
 
@@ -74,7 +76,7 @@ def build_engine(
     network = _chosen(read_network(onnx), options)
     if reference.weights_sha256 != network.weights_sha256:
         raise EngineError(f"{onnx}: the reference outputs belong to other weights: compile the recipe and its weights again")
-    if not np.array_equal(reference.canvases.shape[1:], detector_contract(network.recipe)[0].shape[1:]):
+    if not np.array_equal(reference.canvases.shape[1:], engine_contract(network.recipe)[0].shape[1:]):
         raise EngineError(f"{onnx}: the reference images are of another size than the network's input: compile the recipe and its weights again")
     name = network.recipe.name
     try:
@@ -103,7 +105,7 @@ def _chosen(network: Network, options: BuildOptions) -> Network:
 def new_manifest(network: Network, folder: Path) -> Manifest:
     """The manifest of a network's engine on this machine, before anything was measured; ``folder`` holds its files."""
     recipe = network.recipe
-    image, outputs = detector_contract(recipe)
+    image, outputs = engine_contract(recipe)
     roles: tuple[tuple[Role, str], ...] = (("onnx", ".onnx"), ("reference", references.SUFFIX))
     present = [(role, recipe.name + suffix) for role, suffix in roles if (folder / (recipe.name + suffix)).is_file()]
     return Manifest(
@@ -133,42 +135,49 @@ def measure(
     Raises:
         EngineError: the engine does not work, or its parity is not within the recipe's tolerances.
     """
-    limits = network.recipe.compile
+    recipe = network.recipe
     onnx = folder / manifest.file("onnx").name
-    proves_nothing = options.allow_untrained and not bool((reference.scores >= limits.parity_score).any())
+    proves_nothing = (
+        options.allow_untrained
+        and isinstance(recipe, DetectorRecipe)
+        and not bool((reference.outputs["scores"] >= recipe.compile.parity_score).any())
+    )
     progress("compiling for this machine")
-    taps = network.trunk_logits() if proves_nothing else ()
-    with OpenVinoEngine(manifest, onnx, taps) as engine:
+    with OpenVinoEngine(manifest, onnx, network.trunk_logits() if proves_nothing else ()) as engine:
         progress("measuring parity")
-        if proves_nothing:
-            parity = _untrained_parity(manifest, network, onnx, reference, engine)
+        if not isinstance(recipe, DetectorRecipe):
+            parity = compare_classes(reference, run_all(engine, reference.canvases))
+            check_class_parity(recipe.name, parity, recipe.compile)
         else:
-            parity = compare_detections(reference, run_all(engine, reference.canvases), limits)
-        check_parity(network.recipe.name, parity, limits)
+            if proves_nothing:
+                parity = _untrained_parity(manifest, network, recipe, onnx, reference, engine)
+            else:
+                parity = compare_detections(reference, run_all(engine, reference.canvases), recipe.compile)
+            check_parity(recipe.name, parity, recipe.compile)
         progress("measuring latency")
         return msgspec.structs.replace(manifest, parity=parity, latency=measure_latency(engine, reference.canvases, manifest.threads))
 
 
-def _untrained_parity(manifest: Manifest, network: Network, onnx: Path, reference: Reference, engine: Engine) -> Parity:
+def _untrained_parity(manifest: Manifest, network: Network, recipe: DetectorRecipe, onnx: Path, reference: Reference, engine: Engine) -> Parity:
     """Parity by inner tensors."""
     if "regions" not in reference.inner:
         raise EngineError("the reference holds no inner tensors to compare: compile the recipe and its weights again")
     canvases = reference.canvases[: len(reference.inner["regions"])]
     plain = msgspec.structs.replace(manifest, stages=network.stages("fp32"))
     with OpenVinoEngine(plain, onnx, ("regions", "class_logits")) as float32:
-        return compare_tensors(reference, run_all(float32, canvases), run_all(engine, canvases), network.recipe.compile)
+        return compare_tensors(reference, run_all(float32, canvases), run_all(engine, canvases), recipe.compile)
 
 
 def run_all(engine: Engine, canvases: Sequence[Array] | Array) -> list[dict[str, Array]]:
     """The engine's outputs of canvases uint8 [n, C, H, W].
 
     Raises:
-        EngineError: the engine failed, or its suppression did not converge.
+        EngineError: the engine failed, or a detector's suppression did not converge.
     """
     found = []
     for canvas in canvases:
         outputs = engine.collect(engine.submit(np.ascontiguousarray(canvas, np.uint8)))
-        if not bool(np.all(outputs["converged"])):
+        if not bool(np.all(outputs.get("converged", True))):
             raise EngineError("non-maximum suppression did not converge on a reference image: raise network.nms_steps in the recipe")
         found.append(outputs)
     return found

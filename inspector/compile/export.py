@@ -1,4 +1,4 @@
-"""The one ONNX of a detector: static shapes but for the batch, named tensors at which a backend can cut it, and what it is in its metadata.
+"""The one ONNX of a network: static shapes but for the batch, named tensors at which a backend can cut it, and what it is in its metadata.
 
 torch's older exporter (tracing) is used: it takes 2 s where the newer takes 23, and the result has the same operators. Operators are those of ONNX
 opset 17, which OpenVINO and TensorRT-RTX both take; the uint8 input with a Cast behind it too.
@@ -18,34 +18,22 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from inspector.compile.graph import INPUT, graph_of, named_tensors
+from inspector.config.recipe import DetectorRecipe
 from inspector.contract.errors import EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
+    from inspector.compile.graph import Model, Part
     from inspector.config.recipe import Recipe
-    from inspector.models.multiscale import MultiscaleDetector
 
 OPSET = 17
 MAX_BATCH = 8
-INPUT = "image"
-OUTPUTS = ("boxes", "scores", "classes", "converged")
 FORBIDDEN_OPERATORS = frozenset({"NonMaxSuppression", "RoiAlign", "MaxRoiPool", "NonZero", "Loop", "If", "Scan"})
 """Operators with data-dependent shapes or control flow, or that TensorRT builds only by plugins."""
 HALF_MIN_ELEMENTS = 1024
 HALF_SUFFIX = "_half"
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A piece of the graph between named tensors."""
-
-    name: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    float32: bool
-    """Whether it computes coordinates, and so runs in float32 whatever the engine's precision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,36 +50,14 @@ class ExportReport:
 
 
 class _Named(nn.Module):
-    """Gives out every named tensor, in the order of :func:`tensor_names`."""
+    """Gives out every named tensor, in the order of the graph's names."""
 
-    def __init__(self, model: MultiscaleDetector) -> None:
+    def __init__(self, model: Model) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        found = self.model.trace(image)
-        inner = (found.regions, found.regions_converged, found.pooled, found.class_logits, found.box_deltas)
-        return (found.boxes, found.scores, found.classes, found.converged, *found.maps, *found.rpn_logits, *found.rpn_deltas, *inner)
-
-
-def tensor_names(levels: Iterable[int]) -> tuple[str, ...]:
-    """Names of all cuttable tensors of a detector with these levels: the four outputs first."""
-    levels = tuple(levels)
-    by_level = (f"{kind}_{level}" for kind in ("map", "rpn_logits", "rpn_deltas") for level in levels)
-    return (*OUTPUTS, *by_level, "regions", "regions_converged", "pooled", "class_logits", "box_deltas")
-
-
-def graph_parts(levels: Iterable[int], pooling_levels: Iterable[int]) -> tuple[Part, ...]:
-    """The five parts of the graph, in their order; what one puts out, a later one or the caller takes."""
-    maps = tuple(f"map_{level}" for level in pooling_levels)
-    proposals = tuple(f"{kind}_{level}" for kind in ("rpn_logits", "rpn_deltas") for level in levels)
-    return (
-        Part("trunk", (INPUT,), (*maps, *proposals), float32=False),
-        Part("proposals", proposals, ("regions", "regions_converged"), float32=True),
-        Part("pooling", (*maps, "regions"), ("pooled",), float32=True),
-        Part("head", ("pooled",), ("class_logits", "box_deltas"), float32=False),
-        Part("boxes", ("regions", "regions_converged", "class_logits", "box_deltas"), OUTPUTS, float32=True),
-    )
+        return tuple(named_tensors(self.model, image).values())
 
 
 def weights_sha256(model: nn.Module) -> str:
@@ -104,14 +70,14 @@ def weights_sha256(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def export_onnx(model: MultiscaleDetector, recipe: Recipe, path: Path, *, half_weights: bool = False) -> ExportReport:
-    """Writes the detector as ONNX: ``image`` uint8 [batch, C, H, W] in, ``boxes``, ``scores``, ``classes`` and ``converged`` out; batch 1 to 8.
+def export_onnx(model: Model, recipe: Recipe, path: Path, *, half_weights: bool = False) -> ExportReport:
+    """Writes a network as ONNX: ``image`` uint8 [batch, C, H, W] in, the outputs of its :class:`~inspector.compile.graph.Graph` out; batch 1 to 8.
 
-    Inner tensors of :func:`tensor_names` have those names, and each of :func:`graph_parts` depends on nothing but its inputs. The metadata holds
+    Inner tensors have the graph's names, and each of its parts depends on nothing but its inputs. The metadata holds
     ``name``, ``classes`` (JSON), ``recipe`` (the whole recipe as JSON), ``weights_sha256`` and ``parts`` (JSON).
 
     Args:
-        model: the detector; it is put into evaluation mode while it is written.
+        model: the network; it is put into evaluation mode while it is written.
         recipe: what it was built from.
         path: the file, overwritten.
         half_weights: store the weights of convolutions and matrix products as float16, with a Cast to float32 behind each: half the size, for
@@ -120,15 +86,14 @@ def export_onnx(model: MultiscaleDetector, recipe: Recipe, path: Path, *, half_w
     Raises:
         EngineError: the recipe asks for RoI max pooling, or the graph cannot be written as promised.
     """
-    if recipe.network.pooling != "align":
+    if isinstance(recipe, DetectorRecipe) and recipe.network.pooling != "align":
         raise EngineError(f'recipe {recipe.name}: pooling = "{recipe.network.pooling}" runs in torch only; set pooling = "align" to compile it')
-    names = tensor_names(model.levels)
-    _trace(model, recipe, path, names)
+    graph = graph_of(model)
+    _trace(model, recipe, path, graph.names)
     written = onnx.load(path)
-    del written.graph.output[len(OUTPUTS) :]
-    _join_aliases(written.graph, frozenset(names))
-    parts = graph_parts(model.levels, model.pooling_levels)
-    _check(written.graph, parts)
+    del written.graph.output[len(graph.outputs) :]
+    _join_aliases(written.graph, frozenset(graph.names))
+    _check(written.graph, graph.parts)
     if half_weights:
         _halve_weights(written.graph)
     digest = weights_sha256(model)
@@ -137,15 +102,15 @@ def export_onnx(model: MultiscaleDetector, recipe: Recipe, path: Path, *, half_w
         "classes": json.dumps(recipe.classes),
         "recipe": recipe.model_dump_json(),
         "weights_sha256": digest,
-        "parts": json.dumps([{"name": part.name, "inputs": part.inputs, "outputs": part.outputs, "float32": part.float32} for part in parts]),
+        "parts": json.dumps([{"name": part.name, "inputs": part.inputs, "outputs": part.outputs, "float32": part.float32} for part in graph.parts]),
     }
     helper.set_model_props(written, properties)
     onnx.save(written, path)
     operators = tuple(sorted({node.op_type for node in written.graph.node}))
-    return ExportReport(path, path.stat().st_size, len(written.graph.node), operators, digest, parts)
+    return ExportReport(path, path.stat().st_size, len(written.graph.node), operators, digest, graph.parts)
 
 
-def _trace(model: MultiscaleDetector, recipe: Recipe, path: Path, names: tuple[str, ...]) -> None:
+def _trace(model: Model, recipe: Recipe, path: Path, names: tuple[str, ...]) -> None:
     """Records the graph, with all named tensors as outputs."""
     size = recipe.input
     # Recording computes the whole network once, hence a single image; no operation of the model takes the batch's size as a number.

@@ -7,15 +7,14 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
-from inspector.config.base import parse_section
-from inspector.config.recipe import Recipe
+from inspector.config.recipe import Recipe, parse_recipe
 from inspector.contract.errors import ConfigError, EngineError
 from inspector.engine.manifest import Stage
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from inspector.config.recipe import Precision
+    from inspector.config.network import Precision
 
 # Field numbers of onnx.proto: ModelProto.metadata_props, StringStringEntryProto.key and .value.
 METADATA_FIELD, KEY_FIELD, VALUE_FIELD = 14, 1, 2
@@ -73,7 +72,7 @@ def read_network(path: Path) -> Network:
     """
     try:
         about = read_metadata(path)
-        recipe = parse_section(f"{path} (the recipe inside)", json.loads(about["recipe"]), Recipe)
+        recipe = parse_recipe(f"{path} (the recipe inside)", json.loads(about["recipe"]))
         parts = tuple(Part(str(part["name"]), tuple(part["outputs"]), bool(part["float32"])) for part in json.loads(about["parts"]))
         return Network(recipe, about["weights_sha256"], parts)
     except OSError as error:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from inspector.compile.reference import Reference
-    from inspector.config.recipe import CompileRecipe
+    from inspector.config.detector import CompileRecipe
 
 TRUNK_TOLERANCE = {"fp32": 1e-3, "bf16": 0.06}
 """Largest error of the proposals' logits against their largest value. bfloat16 has 8 bits; over some hundred layers 1 to 3 % were seen."""
@@ -96,7 +96,7 @@ def compare_detections(reference: Reference, outputs: Sequence[Mapping[str, NDAr
     scores: list[float] = []
     coordinates: list[float] = []
     for index, output in enumerate(outputs):
-        wanted = used(reference.boxes[index], reference.scores[index], reference.classes[index])
+        wanted = used(*(reference.outputs[name][index] for name in ("boxes", "scores", "classes")))
         given = used(output["boxes"][0], output["scores"][0], output["classes"][0])
         pairs = match(wanted, given, limits.parity_iou)
         strong_wanted, strong_given = wanted.scores >= limits.parity_score, given.scores >= limits.parity_score

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -15,17 +15,17 @@ from inspector.surfaces.scene import SurfaceGenerator
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from typing import Any
 
     from numpy.typing import NDArray
 
-    from inspector.config.recipe import InputRecipe
+    from inspector.config.network import InputRecipe
 
 SUFFIX = ".reference.npz"
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 SURFACE_SEED = 77
 """Of generated reference surfaces: neither the demo's nor those that the demo's engine is trained on."""
-INNER = "inner."
+ABOUT, CANVASES, INNER = "about", "canvases", "inner."
+"""Names of the arrays in the file; an inner tensor's begins with the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +37,8 @@ class Reference:
     weights_sha256: str
     canvases: NDArray[np.uint8]
     """[n, C, H, W]"""
-    boxes: NDArray[np.float32]
-    """[n, D, 4], canvas px"""
-    scores: NDArray[np.float32]
-    """[n, D], 0: unused slot"""
-    classes: NDArray[np.int32]
-    """[n, D]"""
+    outputs: dict[str, NDArray[Any]]
+    """By name, [n, ...]: the engine's outputs (:func:`~inspector.engine.null.engine_contract`), image by image."""
     inner: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     """Inner tensors of the first images, by name; only of a network that finds nothing: it is compared by them."""
 
@@ -53,12 +49,12 @@ def save_reference(reference: Reference, path: Path) -> None:
     Raises:
         EngineError: the file cannot be written.
     """
-    arrays: dict[str, Any] = {name: getattr(reference, name) for name in ("canvases", "boxes", "scores", "classes")}
+    arrays: dict[str, Any] = {CANVASES: reference.canvases, **reference.outputs}
     arrays |= {INNER + name: value for name, value in reference.inner.items()}
-    about = np.array([reference.source, reference.weights_sha256])
+    arrays[ABOUT] = np.array([reference.source, reference.weights_sha256])
     try:
         with path.open("wb") as file:
-            np.savez_compressed(file, about=about, **arrays)
+            np.savez_compressed(file, **arrays)
     except OSError as error:
         raise EngineError(f"{path}: the reference outputs cannot be written: {error.strerror}") from None
 
@@ -72,8 +68,9 @@ def load_reference(path: Path) -> Reference:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             inner = {name.removeprefix(INNER): stored[name] for name in stored.files if name.startswith(INNER)}
-            source, digest = (str(text) for text in stored["about"])
-            return Reference(source, digest, stored["canvases"], stored["boxes"], stored["scores"], stored["classes"], inner)
+            source, digest = (str(text) for text in stored[ABOUT])
+            outputs = {name: stored[name] for name in stored.files if name not in {ABOUT, CANVASES} and not name.startswith(INNER)}
+            return Reference(source, digest, stored[CANVASES], outputs, inner)
     except FileNotFoundError:
         raise EngineError(f"{path}: the reference outputs are missing, parity cannot be measured: copy the file that lies beside the ONNX") from None
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):

@@ -13,7 +13,7 @@ from inspector.contract.errors import EngineError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from inspector.config.recipe import Precision
+    from inspector.config.network import Precision
 
 MODULES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
 """Import names of the two libraries, the fuller one first; the wheels of TensorRT-RTX carry either name."""

@@ -9,9 +9,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from inspector.config.announcing import announce_problems
-from inspector.config.base import Section, load_toml, parse_section, read_toml
+from inspector.config.base import Section, load_toml, parse_section
 from inspector.config.keys import KeyRing
-from inspector.config.product import Name, Product
+from inspector.config.product import Name, Product, missing_engines, read_product
 from inspector.contract.errors import ConfigError
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -235,11 +235,6 @@ def _is_local(endpoint: str) -> bool:
         return False  # a wildcard, an interface or a name: whoever it may be
 
 
-def _missing_in_product(product: Product, source: Path) -> list[str]:
-    engine = product.detector.engine
-    return [] if engine.is_file() else [f"{source}: detector.engine: no such file: {engine} (make it with `inspector compile`)"]
-
-
 def _group_problems(files: StationFiles, source: Path) -> list[str]:
     known = {camera.name for camera in files.station.cameras}
     problems = [f"{files.station.product}: views: {name}: the station has no such camera" for name in files.product.views if name not in known]
@@ -282,10 +277,8 @@ def read_station(path: Path) -> StationFiles:
         problems += error.problems
     if "product" in values:
         try:
-            product = read_toml(product_path, Product)
-            engine = product_path.parent / product.detector.engine
-            product = product.model_copy(update={"detector": product.detector.model_copy(update={"engine": engine})})
-            problems += _missing_in_product(product, product_path)
+            product = read_product(product_path)
+            problems += missing_engines(product, product_path)
         except ConfigError as error:
             problems += error.problems
     if station is None or product is None:

@@ -95,6 +95,21 @@ class StageTimes(msgspec.Struct, frozen=True):
     """Exposure (or, without one, opening) to closing."""
 
 
+class HeatMap(msgspec.Struct, frozen=True, eq=False):
+    """Where a classifier saw what it named."""
+
+    name: str
+    """The class that the map is of."""
+    score: float
+    """Its raw score, 0..1."""
+    source: str
+    """The network."""
+    values: NDArray[np.float32]
+    """[h, w], >= 0, of any scale."""
+    box_px: Box
+    """Where the map's outer edges lie on the camera's image; it may reach beyond the image to the right and below."""
+
+
 class Picture(msgspec.Struct, frozen=True, eq=False):
     """A part's image, copied out of the ring into the archive's own pool; offered back with the closed part."""
 
@@ -102,6 +117,7 @@ class Picture(msgspec.Struct, frozen=True, eq=False):
     pixels: NDArray[np.uint8]
     """uint8 [H,W] or [H,W,3] (RGB), owned by the pool's buffer ``slot``."""
     slot: int
+    heat: tuple[HeatMap, ...] = ()
 
 
 class View(msgspec.Struct, frozen=True):

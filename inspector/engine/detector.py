@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
+from inspector.config.recipe import DetectorRecipe
 from inspector.contract.errors import EngineError
-from inspector.engine.preprocess import boxes_to_image, letterbox
+from inspector.engine.network import PictureNetwork, Submitted
+from inspector.engine.preprocess import boxes_to_image
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from numpy.typing import NDArray
 
-    from inspector.engine.base import Engine, Ticket
-    from inspector.engine.preprocess import LetterboxGeometry
+    from inspector.engine.base import Array, Engine
 
 
 class Detections(msgspec.Struct, frozen=True, eq=False):
@@ -47,97 +44,36 @@ class Detections(msgspec.Struct, frozen=True, eq=False):
         return tuple(self.classes[label] for label in self.labels.tolist())
 
 
-@dataclass(frozen=True, slots=True)
-class _Pending:
-    """What is kept of a submitted image until it is collected."""
+class Detector(PictureNetwork[Detections]):
+    """A compiled detector.
 
-    canvas: NDArray[np.uint8]
-    geometry: LetterboxGeometry
-    height_px: int
-    width_px: int
-    preprocess_ms: float
+    Args:
+        engine: of a recipe with the architecture ``multiscale``.
 
-
-class Detector:
-    """Preprocessing, an engine, and the way back to the image's pixels. Used by one thread at a time; a context manager that closes its engine."""
+    Raises:
+        EngineError: the engine is no detector's.
+    """
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._input = engine.manifest.input
+        super().__init__(engine)
         recipe = engine.manifest.recipe
-        self._name, self._classes = recipe.name, recipe.classes
-        self._pending: dict[int, _Pending] = {}
+        if not isinstance(recipe, DetectorRecipe):
+            raise EngineError(f'engine {recipe.name!r} is no detector: name one that was compiled from a recipe with architecture = "multiscale"')
 
-    @property
-    def name(self) -> str:
-        """The network's name, as its recipe says: the source of a defect."""
-        return self._name
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Defect classes, in the order of ``Detections.labels``."""
-        return self._classes
-
-    @property
-    def budget_ms(self) -> float:
-        """Time an image may take."""
-        return self._engine.budget_ms
-
-    @property
-    def hash(self) -> str:
-        """The engine's hash."""
-        return self._engine.hash
-
-    @property
-    def in_flight(self) -> int:
-        """Images that may be submitted before the first is collected; at least 2."""
-        return self._engine.in_flight
-
-    def submit(self, image: NDArray[np.uint8]) -> Ticket:
-        """Letterbox an image and start it. The image may be reused as soon as it was collected.
-
-        Args:
-            image: uint8 [H, W] grey or [H, W, 3] RGB, any size.
-
-        Raises:
-            EngineError: as :meth:`Engine.submit`; :class:`EngineLostError` when the engine failed for good.
-        """
-        start = time.monotonic_ns()
-        _, channels, height, width = self._input.shape
-        try:
-            canvas, geometry = letterbox(image, height, width, channels)
-        except ValueError as error:
-            raise EngineError(f"the detector was given {error}") from error
-        preprocess_ms = (time.monotonic_ns() - start) / 1e6
-        ticket = self._engine.submit(canvas)
-        self._pending[ticket.number] = _Pending(canvas, geometry, image.shape[0], image.shape[1], preprocess_ms)
-        return ticket
-
-    def collect(self, ticket: Ticket) -> Detections:
-        """The detections in a submitted image.
-
-        Raises:
-            EngineError: the engine failed on this image, or its suppression did not converge: there is no result.
-                :class:`EngineLostError` when the engine failed for good.
-        """
-        pending = self._pending.pop(ticket.number, None)
-        if pending is None:
-            raise EngineError(f"ticket {ticket.number} is not in flight: it was collected before, or belongs to another engine")
-        outputs = self._engine.collect(ticket)
-        engine_ms = (time.monotonic_ns() - ticket.submitted_ns) / 1e6
+    def _read(self, outputs: dict[str, Array], one: Submitted) -> Detections:
         if not bool(np.all(outputs["converged"])):
             raise EngineError("non-maximum suppression did not converge on this image: raise network.nms_steps in the recipe and compile again")
         scores = outputs["scores"][0].astype(np.float32)
         used = np.flatnonzero(scores > 0)
         used = used[np.argsort(-scores[used], kind="stable")]
         labels = outputs["classes"][0].astype(np.int32)[used]
-        boxes = boxes_to_image(outputs["boxes"][0].astype(np.float32)[used], pending.geometry, pending.height_px, pending.width_px)
+        boxes = boxes_to_image(outputs["boxes"][0].astype(np.float32)[used], one.geometry, one.height_px, one.width_px)
         if not (np.isfinite(boxes).all() and np.isfinite(scores).all()) or bool(np.any((labels < 0) | (labels >= len(self._classes)))):
             raise EngineError("the engine gave numbers that are no detections (not finite, or a class that does not exist): compile it again")
         arrays = (boxes, scores[used], labels)
         for array in arrays:
             array.flags.writeable = False
-        return Detections(*arrays, self._classes, pending.preprocess_ms, engine_ms)
+        return Detections(*arrays, self._classes, one.preprocess_ms, one.engine_ms)
 
     def detect(self, image: NDArray[np.uint8]) -> Detections:
         """Submit one image and wait for it.
@@ -146,31 +82,3 @@ class Detector:
             EngineError: as :meth:`submit` and :meth:`collect`.
         """
         return self.collect(self.submit(image))
-
-    def warm_up(self, images: int = 3) -> float:
-        """Run a few images of noise, so that the first part is not slower than the others; milliseconds of the last one.
-
-        Raises:
-            EngineError: the engine does not work.
-        """
-        _, channels, height, width = self._input.shape
-        noise = np.random.default_rng(0).integers(0, 256, (channels, height, width), dtype=np.uint8)
-        last_ms = 0.0
-        for _ in range(images):
-            start = time.monotonic_ns()
-            self._engine.collect(self._engine.submit(noise))
-            last_ms = (time.monotonic_ns() - start) / 1e6
-        return last_ms
-
-    def close(self) -> None:
-        """Close the engine. Idempotent."""
-        self._pending.clear()
-        self._engine.close()
-
-    def __enter__(self) -> Self:
-        """The detector itself."""
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Close."""
-        self.close()

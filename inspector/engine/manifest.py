@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from inspector.config.base import parse_section
-from inspector.config.recipe import Precision, Recipe
+from inspector.config.network import Precision
+from inspector.config.recipe import Recipe, parse_recipe
 from inspector.contract.errors import ConfigError, EngineError
 
 SCHEMA = 1
@@ -70,20 +70,23 @@ class Parity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     reference: str
     """What gave the reference outputs, with its version."""
-    proven_by: Literal["detections", "tensors"]
-    """detections: by matched boxes. tensors: the network finds nothing (it is untrained), inner tensors were compared instead."""
+    proven_by: Literal["detections", "tensors", "classes"]
+    """detections: by matched boxes. tensors: the network finds nothing (it is untrained), inner tensors were compared instead. classes: of a
+    classifier, by the predicted classes."""
     images: int
     detections: int
-    """Reference detections that were compared."""
+    """Reference detections (of a classifier: images) that were compared."""
     matched: float
     """Share of them that the engine repeats (of regions, when proven by tensors)."""
     max_score_difference: float
     """Of matched pairs (of probabilities, when proven by tensors)."""
-    max_box_difference_px: float
-    """Largest difference of a coordinate of matched pairs, in pixels of the network's input."""
-    p99_box_difference_px: float
+    max_box_difference_px: float | None = None
+    """Largest difference of a coordinate of matched pairs, in pixels of the network's input; None: a classifier has none."""
+    p99_box_difference_px: float | None = None
     trunk_relative_error: float | None = None
     """Largest error of the trunk's logits in the engine's precision, as a share of the largest; only when proven by tensors."""
+    max_map_difference: float | None = None
+    """Of a classifier's heat maps where the class is the same, as a share of the map's largest value."""
 
 
 class Latency(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -107,7 +110,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     backend: Backend
     device: Device
     precision: Precision
-    """Of trunk and head; box arithmetic is float32."""
+    """Of trunk and head; box arithmetic, and a classifier's pooling, classes and heat maps are float32."""
     stages: tuple[Stage, ...]
     """Where the graph is cut, and the precision of each stage (docs/decisions/0002)."""
     threads: int
@@ -123,7 +126,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def recipe(self) -> Recipe:
         """The recipe that the engine was made from. It was checked when the manifest was loaded."""
-        return Recipe.model_validate(self.recipe_values)
+        return parse_recipe("the engine's manifest", self.recipe_values)
 
     def file(self, role: Role) -> EngineFile:
         """The engine's file of a role.
@@ -186,7 +189,7 @@ def read_manifest(path: Path) -> Manifest:
         raise EngineError(f"{path}: has manifest schema {schema}, this version of inspector reads schema {SCHEMA}: {mend()}")
     try:
         manifest = msgspec.json.decode(raw, type=Manifest)
-        parse_section(str(path), manifest.recipe_values, Recipe)
+        parse_recipe(str(path), manifest.recipe_values)
     except msgspec.MsgspecError as error:
         raise EngineError(f"{path}: is a damaged engine manifest ({error}): {mend()}") from None
     except ConfigError as error:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from inspector.config.recipe import ClassifierRecipe
 from inspector.engine.desk import TicketedEngine
 from inspector.engine.manifest import SCHEMA, Backend, Device, Manifest, TensorSpec, utc_now
 
@@ -17,10 +18,19 @@ if TYPE_CHECKING:
     from inspector.engine.base import Array
 
 
-def detector_contract(recipe: Recipe) -> tuple[TensorSpec, tuple[TensorSpec, ...]]:
-    """Input and outputs of a detector for one image: the names, dtypes and shapes that every backend is held to."""
-    slots = recipe.network.detections
+def engine_contract(recipe: Recipe) -> tuple[TensorSpec, tuple[TensorSpec, ...]]:
+    """Input and outputs of a network for one image: the names, dtypes and shapes that every backend is held to."""
     image = TensorSpec("image", "uint8", (1, recipe.input.channels, recipe.input.height_px, recipe.input.width_px))
+    if isinstance(recipe, ClassifierRecipe):
+        count, grid = len(recipe.classes), recipe.grid
+        return image, (
+            TensorSpec("scores", "float32", (1, count)),
+            TensorSpec("label", "int32", (1,)),
+            TensorSpec("logits", "float32", (1, count)),
+            TensorSpec("grad_cam", "float32", (1, *grid)),
+            TensorSpec("contribution", "float32", (1, *grid)),
+        )
+    slots = recipe.network.detections
     return image, (
         TensorSpec("boxes", "float32", (1, slots, 4)),
         TensorSpec("scores", "float32", (1, slots)),
@@ -31,7 +41,7 @@ def detector_contract(recipe: Recipe) -> tuple[TensorSpec, tuple[TensorSpec, ...
 
 def null_manifest(recipe: Recipe) -> Manifest:
     """The manifest of an engine that does nothing with a recipe's images."""
-    image, outputs = detector_contract(recipe)
+    image, outputs = engine_contract(recipe)
     return Manifest(
         schema=SCHEMA,
         recipe_values=recipe.model_dump(mode="json"),

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from inspector.contract.errors import EngineError
+from inspector.engine.classifier import Classifier
 from inspector.engine.detector import Detector
 from inspector.engine.guard import GuardedEngine
 from inspector.engine.manifest import read_manifest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
     from types import TracebackType
 
     import numpy as np
     from numpy.typing import NDArray
 
+    from inspector.config.classifier import MapKind
     from inspector.engine.base import Engine
     from inspector.engine.guard import GuardPolicy
+
+Made = TypeVar("Made")
 
 
 def open_engine(path: Path) -> Engine:
@@ -47,14 +52,37 @@ def open_detector(path: Path, policy: GuardPolicy | None = None) -> Detector:
     Raises:
         EngineError: as :func:`open_engine`.
     """
-    return Detector(GuardedEngine(lambda: open_engine(path), policy))
+    return _closing(GuardedEngine(lambda: open_engine(path), policy), Detector)
+
+
+def open_classifier(path: Path, map_kind: MapKind | None = None, policy: GuardPolicy | None = None) -> Classifier:
+    """The classifier of a manifest file, opened anew once when it keeps failing (:class:`GuardedEngine`).
+
+    Args:
+        path: the manifest.
+        map_kind: which heat map it gives out; None: the recipe's.
+        policy: when it is opened anew.
+
+    Raises:
+        EngineError: as :func:`open_engine`, or the engine is no classifier's.
+    """
+    return _closing(GuardedEngine(lambda: open_engine(path), policy), lambda engine: Classifier(engine, map_kind))
+
+
+def _closing(engine: Engine, make: Callable[[Engine], Made]) -> Made:
+    """What is made around an engine, which is closed if that is refused."""
+    try:
+        return make(engine)
+    except EngineError:
+        engine.close()
+        raise
 
 
 class EngineDetect:
     """A compiled engine as a function of one picture, for evaluation; a context manager that closes the engine."""
 
     def __init__(self, path: Path) -> None:
-        self._detector = Detector(open_engine(path))
+        self._detector = _closing(open_engine(path), Detector)
 
     @property
     def classes(self) -> tuple[str, ...]:

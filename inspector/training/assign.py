@@ -12,7 +12,7 @@ from inspector.models.boxes import HEAD_WEIGHTS, RPN_WEIGHTS, area, decode, enco
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from inspector.config.recipe import TrainingRecipe
+    from inspector.config.detector import TrainingRecipe
     from inspector.training.batches import Targets
 
 POSITIVE, NEGATIVE, UNUSED = 1, 0, -1

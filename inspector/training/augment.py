@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from inspector.config.recipe import TrainingRecipe
+    from inspector.config.network import VariantRecipe
 
 
 def areas(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -66,7 +66,7 @@ def cropped(image: NDArray[np.uint8], boxes: NDArray[np.float32], window: tuple[
 
 
 def augment(
-    image: NDArray[np.uint8], boxes: NDArray[np.float32], training: TrainingRecipe, random: np.random.Generator
+    image: NDArray[np.uint8], boxes: NDArray[np.float32], training: VariantRecipe, random: np.random.Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """One random variant: one of the recipe's flips or none, each as likely; contrast, brightness, size and place of the crop drawn evenly.
 

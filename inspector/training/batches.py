@@ -14,7 +14,8 @@ from inspector.training.augment import areas, augment
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from inspector.config.recipe import InputRecipe, TrainingRecipe
+    from inspector.config.detector import TrainingRecipe
+    from inspector.config.network import InputRecipe
     from inspector.training.datasets import Dataset
 
 CANVAS_STEP_PX = 32

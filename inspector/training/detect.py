@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from inspector.config.recipe import Precision
+    from inspector.config.network import Precision
     from inspector.models.multiscale import MultiscaleDetector
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import threading
     from pathlib import Path
 
-    from inspector.config.recipe import Recipe
+    from inspector.config.recipe import DetectorRecipe
     from inspector.models.multiscale import MultiscaleDetector
     from inspector.training.batches import Batch
     from inspector.training.datasets import Dataset
@@ -74,7 +74,7 @@ class Trainer:
         minutes: time budget; the schedule ends with it if the epochs do not end before. None: epochs alone.
     """
 
-    def __init__(self, recipe: Recipe, model: MultiscaleDetector, dataset: Dataset, minutes: float | None = None) -> None:
+    def __init__(self, recipe: DetectorRecipe, model: MultiscaleDetector, dataset: Dataset, minutes: float | None = None) -> None:
         self.recipe = recipe
         self.training = recipe.training
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

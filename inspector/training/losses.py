@@ -19,7 +19,7 @@ from torch.nn import functional
 from inspector.training.assign import sample_anchors, sample_regions, training_proposals
 
 if TYPE_CHECKING:
-    from inspector.config.recipe import TrainingRecipe
+    from inspector.config.detector import TrainingRecipe
     from inspector.models.multiscale import MultiscaleDetector
     from inspector.training.assign import AnchorSample
     from inspector.training.batches import Batch

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from inspector.config.recipe import TrainingRecipe
+    from inspector.config.detector import TrainingRecipe
     from inspector.models.multiscale import MultiscaleDetector
 
 COSINE_END = 0.01

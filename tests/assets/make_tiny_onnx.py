@@ -13,10 +13,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from inspector.config.recipe import Recipe
+from inspector.config.recipe import DetectorRecipe
 
 CELLS, CHANNELS, SLOTS = 16, 4, 5
-RECIPE = Recipe.model_validate({
+RECIPE = DetectorRecipe.model_validate({
     "name": "tiny",
     "classes": ["dark", "bright"],
     "input": {"height_px": 64, "width_px": 64, "channels": 1},

@@ -20,13 +20,14 @@ from stamps import Calls, StampEngine, read_mischief
 
 import inspector.daemon.station as room
 from inspector.cli.main import main
-from inspector.config.recipe import InputRecipe, Recipe
+from inspector.config.network import InputRecipe
+from inspector.config.recipe import DetectorRecipe
 from inspector.engine.base import Array
 from inspector.engine.detector import Detector
 from inspector.engine.guard import GuardedEngine
 from inspector.engine.null import NullEngine
 
-RECIPE = Recipe(name="slow", classes=("bright",), input=InputRecipe(height_px=64, width_px=64))
+RECIPE = DetectorRecipe(name="slow", classes=("bright",), input=InputRecipe(height_px=64, width_px=64))
 
 
 class SlowEngine(NullEngine):

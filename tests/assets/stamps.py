@@ -12,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from inspector.config.recipe import CompileRecipe, InputRecipe, Recipe
+from inspector.config.detector import CompileRecipe
+from inspector.config.network import InputRecipe
+from inspector.config.recipe import DetectorRecipe
 from inspector.contract.errors import EngineError
 from inspector.engine.base import Array
 from inspector.engine.manifest import Manifest, manifest_hash
@@ -23,7 +25,7 @@ IMAGES = 1 << BITS
 BLOCK = 8
 SIDE = BITS * BLOCK
 BUDGET_MS = 400.0
-RECIPE = Recipe(
+RECIPE = DetectorRecipe(
     name="stamp",
     classes=tuple(str(n) for n in range(IMAGES)),
     input=InputRecipe(height_px=SIDE, width_px=SIDE),

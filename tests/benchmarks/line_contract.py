@@ -29,7 +29,8 @@ import numpy as np
 from inspector.camera.simulator.log import read_trigger_log
 from inspector.client.controller import Controller
 from inspector.client.decisions import Notice, NoticeKind
-from inspector.config.recipe import InputRecipe, Recipe
+from inspector.config.network import InputRecipe
+from inspector.config.recipe import DetectorRecipe
 from inspector.config.station import read_station
 from inspector.contract.wire import VerdictMessage
 from inspector.daemon.station import Daemon
@@ -74,7 +75,7 @@ engine = "none.json"
 black_below = 0
 saturated_share = 1.0
 """
-RECIPE = Recipe(name="nothing", classes=("none",), input=InputRecipe(height_px=64, width_px=64))
+RECIPE = DetectorRecipe(name="nothing", classes=("none",), input=InputRecipe(height_px=64, width_px=64))
 HANG_AT = 50
 HANG_NOTE = "hangs at"
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from inspector.config.product import DetectorRules, Product, ValidityRules
-from inspector.config.recipe import read_recipe
+from inspector.config.recipe import read_detector_recipe
 from inspector.config.station import IdentityRules
 from inspector.contract.channel import FrameRecord, encode
 from inspector.contract.records import Action, Outcome, Proposal, View
@@ -148,7 +148,7 @@ def bench_inspection(parts: int) -> None:
     def propose(proposal: Proposal) -> None:
         last[0] = next(said) + 1
 
-    with Detector(NullEngine(read_recipe(ROOT / "engines" / "demo.toml"))) as detector:
+    with Detector(NullEngine(read_detector_recipe(ROOT / "engines" / "demo.toml"))) as detector:
         inspection = Inspection(detector, ValidityGate(ValidityRules()), DefectRules(product, "net"), propose, None, StageStamp("inspection"), fail)
         inspection.start()
 

@@ -24,7 +24,8 @@ import psutil
 
 from inspector.camera.simulator.log import read_trigger_log
 from inspector.client.subscriber import Subscriber
-from inspector.config.recipe import InputRecipe, Recipe
+from inspector.config.network import InputRecipe
+from inspector.config.recipe import DetectorRecipe
 from inspector.config.station import read_station
 from inspector.contract.wire import HeartbeatMessage, VerdictMessage
 from inspector.daemon.station import Daemon
@@ -69,7 +70,7 @@ saturated_share = 1.0
 
 def serve(station: Path) -> None:
     """The daemon, with an engine that does nothing."""
-    recipe = Recipe(name="nothing", classes=("none",), input=InputRecipe(height_px=64, width_px=64))
+    recipe = DetectorRecipe(name="nothing", classes=("none",), input=InputRecipe(height_px=64, width_px=64))
     sys.exit(Daemon(read_station(station), open_detector=lambda _: Detector(NullEngine(recipe))).run())
 
 

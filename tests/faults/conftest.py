@@ -15,7 +15,8 @@ from inspector.camera.simulator import simulator_path
 from inspector.camera.simulator.feed import write_feed
 from inspector.camera.simulator.log import CallFault, read_call_log, read_trigger_log
 from inspector.client.subscriber import Notice, NoticeKind, Subscriber
-from inspector.config.recipe import InputRecipe, Recipe
+from inspector.config.network import InputRecipe
+from inspector.config.recipe import DetectorRecipe
 from inspector.config.station import read_station
 from inspector.contract.wire import BlindMessage, EventMessage, VerdictMessage
 from inspector.daemon.station import Daemon
@@ -26,7 +27,7 @@ from inspector.journal.reader import JournalReader, LoggedPart
 
 IMAGES = 64
 SIDE = 64
-RECIPE = Recipe(name="stamp", classes=tuple(str(n) for n in range(IMAGES)), input=InputRecipe(height_px=SIDE, width_px=SIDE))
+RECIPE = DetectorRecipe(name="stamp", classes=tuple(str(n) for n in range(IMAGES)), input=InputRecipe(height_px=SIDE, width_px=SIDE))
 
 STATION = """
 name = "faults"

@@ -9,7 +9,7 @@ import torch
 from inspector.compile.export import export_onnx
 from inspector.compile.reference import Reference, surface_canvases
 from inspector.compile.torch_reference import build_model, torch_reference
-from inspector.config.recipe import Recipe
+from inspector.config.recipe import DetectorRecipe
 
 RECIPE = {
     "name": "small",
@@ -33,14 +33,14 @@ RECIPE = {
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    recipe: Recipe
+    recipe: DetectorRecipe
     onnx: Path
     reference: Reference
 
 
 def _export(folder: Path, sharpness: float) -> Exported:
     """A network with random weights; ``sharpness`` makes it sure of what it says, as training would."""
-    recipe = Recipe.model_validate(RECIPE)
+    recipe = DetectorRecipe.model_validate(RECIPE)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

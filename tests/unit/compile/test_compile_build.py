@@ -69,7 +69,7 @@ def test_an_engine_is_built_measured_and_opened_again(trained: Exported, tmp_pat
     assert 0 < manifest.latency.p50_ms <= manifest.latency.p99_ms <= manifest.latency.max_ms
     assert told[0] == "compiling for this machine"
     with open_engine(path) as engine:
-        for canvas, scores in zip(trained.reference.canvases, trained.reference.scores, strict=True):
+        for canvas, scores in zip(trained.reference.canvases, trained.reference.outputs["scores"], strict=True):
             np.testing.assert_allclose(engine.collect(engine.submit(canvas))["scores"][0], scores, atol=1e-4)
 
 
@@ -79,13 +79,14 @@ def test_a_station_rebuilds_from_onnx_and_reference_in_place(trained: Exported, 
     again = build_engine(tmp_path / "small.onnx", stored, tmp_path)
     assert again == first
     assert load_manifest(again).parity == load_manifest(again).parity
-    np.testing.assert_array_equal(stored.boxes, trained.reference.boxes)
+    np.testing.assert_array_equal(stored.outputs["boxes"], trained.reference.outputs["boxes"])
 
 
 def test_failed_parity_writes_nothing_and_keeps_the_engine_that_is_there(trained: Exported, tmp_path: Path) -> None:
     path = build_engine(trained.onnx, trained.reference, tmp_path)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-    wrong = dataclasses.replace(trained.reference, boxes=trained.reference.boxes + np.float32(25))
+    outputs = trained.reference.outputs
+    wrong = dataclasses.replace(trained.reference, outputs=outputs | {"boxes": outputs["boxes"] + np.float32(25)})
     with pytest.raises(EngineError, match=r"no engine was written for 'small'.*match"):
         build_engine(trained.onnx, wrong, tmp_path)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before

@@ -11,29 +11,38 @@ import pytest
 import torch
 from onnx import TensorProto
 
-from inspector.compile.export import FORBIDDEN_OPERATORS, HALF_MIN_ELEMENTS, OUTPUTS, ExportReport, export_onnx, tensor_names, weights_sha256
-from inspector.config.recipe import Recipe, read_recipe
+from inspector.compile.export import FORBIDDEN_OPERATORS, HALF_MIN_ELEMENTS, ExportReport, export_onnx, weights_sha256
+from inspector.compile.graph import graph_of
+from inspector.config.recipe import DetectorRecipe, read_detector_recipe, read_recipe
 from inspector.contract.errors import EngineError
 from inspector.models.boxes import iou
 from inspector.models.multiscale import MultiscaleDetector
 
 ENGINES = Path(__file__).parents[3] / "engines"
-RECIPES = sorted(path.name for path in ENGINES.glob("*.toml") if read_recipe(path).network.pooling == "align")
-"""Those that are compiled: RoI max pooling runs in torch only."""
+OUTPUTS = ("boxes", "scores", "classes", "converged")
 
 
-def shrunken(name: str) -> Recipe:
+def compiles(path: Path) -> bool:
+    """Detectors but for those with RoI max pooling, which runs in torch only."""
+    recipe = read_recipe(path)
+    return isinstance(recipe, DetectorRecipe) and recipe.network.pooling == "align"
+
+
+RECIPES = sorted(path.name for path in ENGINES.glob("*.toml") if compiles(path))
+
+
+def shrunken(name: str) -> DetectorRecipe:
     """The recipe with its structure kept and its sizes made small."""
-    values = read_recipe(ENGINES / name).model_dump(mode="json")
+    values = read_detector_recipe(ENGINES / name).model_dump(mode="json")
     values["input"] |= {"height_px": 128, "width_px": 192}
     network = {"backbone_width": 0.125, "channels": 16, "hidden": 32, "pre_nms": 40, "proposals": 20, "detections": 10, "score_floor": 0.01}
     values["network"] |= network | {"pooling": "align"}
     if values["network"]["backbone"] == "resnet101":
         values["network"]["backbone"] = "resnet50"  # the same blocks, fewer of them
-    return Recipe.model_validate(values)
+    return DetectorRecipe.model_validate(values)
 
 
-def build(recipe: Recipe) -> MultiscaleDetector:
+def build(recipe: DetectorRecipe) -> MultiscaleDetector:
     torch.manual_seed(1)
     model = MultiscaleDetector(recipe.network, recipe.input, len(recipe.classes)).eval()
     for layer in (model.proposals.objectness, model.proposals.deltas, model.detection.classes, model.detection.boxes):
@@ -41,7 +50,7 @@ def build(recipe: Recipe) -> MultiscaleDetector:
     return model
 
 
-def pictures(recipe: Recipe, count: int) -> torch.Tensor:
+def pictures(recipe: DetectorRecipe, count: int) -> torch.Tensor:
     size = (count, recipe.input.channels, recipe.input.height_px, recipe.input.width_px)
     return torch.randint(0, 256, size, dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
 
@@ -57,7 +66,7 @@ def infer(path: Path, images: torch.Tensor) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, MultiscaleDetector, Path, ExportReport]:
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[DetectorRecipe, MultiscaleDetector, Path, ExportReport]:
     recipe = shrunken("multiscale-r101.toml")
     model = build(recipe)
     path = tmp_path_factory.mktemp("export") / "net.onnx"
@@ -91,7 +100,7 @@ def test_openvino_repeats_torch_for_every_recipe(name: str, tmp_path: Path) -> N
     assert compared >= 10
 
 
-def test_any_batch_gives_each_image_its_own_result(exported: tuple[Recipe, MultiscaleDetector, Path, ExportReport]) -> None:
+def test_any_batch_gives_each_image_its_own_result(exported: tuple[DetectorRecipe, MultiscaleDetector, Path, ExportReport]) -> None:
     recipe, _, path, _ = exported
     images = pictures(recipe, 3)
     together = infer(path, images)
@@ -100,7 +109,7 @@ def test_any_batch_gives_each_image_its_own_result(exported: tuple[Recipe, Multi
     np.testing.assert_allclose(together["boxes"][1], alone["boxes"][0], atol=1e-2)
 
 
-def test_the_graph_has_portable_operators_static_shapes_and_names(exported: tuple[Recipe, MultiscaleDetector, Path, ExportReport]) -> None:
+def test_the_graph_has_portable_operators_static_shapes_and_names(exported: tuple[DetectorRecipe, MultiscaleDetector, Path, ExportReport]) -> None:
     recipe, model, path, report = exported
     graph = onnx.load(path).graph
     kinds = {node.op_type for node in graph.node}
@@ -114,12 +123,14 @@ def test_the_graph_has_portable_operators_static_shapes_and_names(exported: tupl
     assert sizes == [0, recipe.input.channels, 128, 192]
     assert [value.name for value in graph.output] == list(OUTPUTS)
     made = {name for node in graph.node for name in node.output}
-    assert set(tensor_names(model.levels)) <= made
+    assert set(graph_of(model).names) <= made
     assert report.nodes == len(graph.node)
     assert report.bytes == path.stat().st_size
 
 
-def test_the_parts_run_one_after_another_like_the_whole(exported: tuple[Recipe, MultiscaleDetector, Path, ExportReport], tmp_path: Path) -> None:
+def test_the_parts_run_one_after_another_like_the_whole(
+    exported: tuple[DetectorRecipe, MultiscaleDetector, Path, ExportReport], tmp_path: Path
+) -> None:
     recipe, _, path, report = exported
     images = pictures(recipe, 2)
     known: dict[str, np.ndarray] = {"image": images.numpy()}
@@ -134,18 +145,18 @@ def test_the_parts_run_one_after_another_like_the_whole(exported: tuple[Recipe, 
     assert [part.name for part in report.parts if not part.float32] == ["trunk", "head"]
 
 
-def test_the_metadata_say_what_it_is(exported: tuple[Recipe, MultiscaleDetector, Path, ExportReport]) -> None:
+def test_the_metadata_say_what_it_is(exported: tuple[DetectorRecipe, MultiscaleDetector, Path, ExportReport]) -> None:
     recipe, model, path, report = exported
     properties = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     assert properties["name"] == recipe.name
     assert tuple(json.loads(properties["classes"])) == recipe.classes
-    assert Recipe.model_validate_json(properties["recipe"]) == recipe
+    assert DetectorRecipe.model_validate_json(properties["recipe"]) == recipe
     assert properties["weights_sha256"] == report.weights_sha256 == weights_sha256(model)
     parts = json.loads(properties["parts"])
     assert [tuple(part["outputs"]) for part in parts] == [part.outputs for part in report.parts]
 
 
-def test_the_hash_tells_weights_apart(exported: tuple[Recipe, MultiscaleDetector, Path, ExportReport]) -> None:
+def test_the_hash_tells_weights_apart(exported: tuple[DetectorRecipe, MultiscaleDetector, Path, ExportReport]) -> None:
     recipe, model, _, _ = exported
     other = build(recipe)
     assert weights_sha256(other) == weights_sha256(model)
@@ -179,7 +190,7 @@ def test_half_weights_halve_the_file_and_leave_the_box_arithmetic(tmp_path: Path
     np.testing.assert_allclose(np.sort(first["scores"]), np.sort(second["scores"]), atol=0.02)
 
 
-def test_max_pooling_is_refused(exported: tuple[Recipe, MultiscaleDetector, Path, ExportReport], tmp_path: Path) -> None:
+def test_max_pooling_is_refused(exported: tuple[DetectorRecipe, MultiscaleDetector, Path, ExportReport], tmp_path: Path) -> None:
     recipe, model, _, _ = exported
     paper = recipe.model_copy(update={"network": recipe.network.model_copy(update={"pooling": "max"})})
     with pytest.raises(EngineError, match="torch only"):

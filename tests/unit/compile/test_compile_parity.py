@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from inspector.compile.parity import Found, check_parity, compare_detections, compare_tensors, iou_matrix, match, used
 from inspector.compile.reference import Reference
-from inspector.config.recipe import CompileRecipe
+from inspector.config.detector import CompileRecipe
 from inspector.contract.errors import EngineError
 
 LIMITS = CompileRecipe()
@@ -21,7 +21,7 @@ CLASSES = np.array([[0, 1, 0]], np.int32)
 
 def reference(scores: Any = SCORES, **inner: Any) -> Reference:
     canvases = np.zeros((len(scores), 1, 4, 4), np.uint8)
-    return Reference("torch 0", "", canvases, BOXES, np.asarray(scores, np.float32), CLASSES, inner)
+    return Reference("torch 0", "", canvases, {"boxes": BOXES, "scores": np.asarray(scores, np.float32), "classes": CLASSES}, inner)
 
 
 def outputs(boxes: Any = BOXES, scores: Any = SCORES, classes: Any = CLASSES) -> list[dict[str, Any]]:

@@ -9,14 +9,15 @@ import cv2
 import numpy as np
 import pytest
 
-from inspector.config.recipe import InputRecipe, Recipe
+from inspector.config.network import InputRecipe
+from inspector.config.recipe import DetectorRecipe
 from inspector.config.station import StationFiles, read_station
 from inspector.daemon.station import Daemon
 from inspector.engine.base import Array, EngineLostError
 from inspector.engine.detector import Detector
 from inspector.engine.null import NullEngine
 
-RECIPE = Recipe(name="double", classes=("scratch", "dent"), input=InputRecipe(height_px=64, width_px=64))
+RECIPE = DetectorRecipe(name="double", classes=("scratch", "dent"), input=InputRecipe(height_px=64, width_px=64))
 STATION = """
 name = "unit"
 product = "product.toml"

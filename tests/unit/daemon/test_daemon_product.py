@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import zmq
 
-from inspector.config.recipe import InputRecipe, Recipe
+from inspector.config.network import InputRecipe
+from inspector.config.recipe import DetectorRecipe
 from inspector.config.station import StationFiles
 from inspector.contract import requests, wire
 from inspector.contract.errors import AddressError, ConfigError
@@ -22,7 +23,7 @@ from inspector.engine.base import Array
 from inspector.engine.detector import Detector
 from inspector.engine.null import NullEngine
 
-RECIPE = Recipe(name="sure", classes=("scratch", "dent"), input=InputRecipe(height_px=64, width_px=64))
+RECIPE = DetectorRecipe(name="sure", classes=("scratch", "dent"), input=InputRecipe(height_px=64, width_px=64))
 
 
 class SureEngine(NullEngine):

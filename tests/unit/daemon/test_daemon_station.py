@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from inspector.config.recipe import InputRecipe, Recipe
+from inspector.config.network import InputRecipe
+from inspector.config.recipe import DetectorRecipe
 from inspector.contract import wire
 from inspector.contract.errors import ConfigError, EngineError, ExitCode
 from inspector.contract.records import Event, EventLevel
@@ -176,4 +177,4 @@ def test_every_unknown_class_is_named(files: Any) -> None:
 
 
 def _engine() -> Any:
-    return NullEngine(Recipe(name="double", classes=("scratch", "dent"), input=InputRecipe(height_px=64, width_px=64)))
+    return NullEngine(DetectorRecipe(name="double", classes=("scratch", "dent"), input=InputRecipe(height_px=64, width_px=64)))

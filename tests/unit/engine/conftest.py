@@ -7,7 +7,7 @@ import pytest
 
 from inspector.compile.build import new_manifest
 from inspector.compile.network import Network, read_network
-from inspector.config.recipe import Recipe
+from inspector.config.recipe import DetectorRecipe
 from inspector.engine.manifest import SUFFIX, Manifest, encode_manifest
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
@@ -24,7 +24,7 @@ def tiny(tiny_onnx: Path) -> Network:
 
 
 @pytest.fixture(scope="session")
-def recipe(tiny: Network) -> Recipe:
+def recipe(tiny: Network) -> DetectorRecipe:
     return tiny.recipe
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inspector.config.recipe import Recipe
+from inspector.config.recipe import DetectorRecipe
 from inspector.contract.errors import EngineError
 from inspector.engine.base import Array, Ticket
 from inspector.engine.desk import TicketedEngine
@@ -16,7 +16,7 @@ SLOTS = 5
 class Scripted(TicketedEngine[Array]):
     """Answers with given outputs."""
 
-    def __init__(self, recipe: Recipe, **outputs: Array) -> None:
+    def __init__(self, recipe: DetectorRecipe, **outputs: Array) -> None:
         super().__init__(null_manifest(recipe))
         self.outputs = {spec.name: np.zeros(spec.shape, spec.dtype) for spec in self.manifest.outputs} | {"converged": np.ones(1, np.int32)} | outputs
         self.seen: list[Array] = []
@@ -45,7 +45,7 @@ def _row(dtype: type, *values: float) -> Array:
     return row
 
 
-def test_detections_are_in_the_images_own_pixels_and_in_score_order(recipe: Recipe) -> None:
+def test_detections_are_in_the_images_own_pixels_and_in_score_order(recipe: DetectorRecipe) -> None:
     engine = Scripted(recipe, boxes=_boxes((0, 0, 32, 16), (8, 8, 64, 32)), scores=_row(np.float32, 0.2, 0.9), classes=_row(np.int32, 1, 0))
     with Detector(engine) as detector:
         found = detector.detect(np.zeros((64, 128), np.uint8))  # on the 64x64 canvas at half its size
@@ -60,7 +60,7 @@ def test_detections_are_in_the_images_own_pixels_and_in_score_order(recipe: Reci
     assert engine.freed == 1
 
 
-def test_an_image_without_a_fixed_point_never_looks_like_a_result(recipe: Recipe) -> None:
+def test_an_image_without_a_fixed_point_never_looks_like_a_result(recipe: DetectorRecipe) -> None:
     detector = Detector(Scripted(recipe, converged=np.zeros(1, np.int32)))
     with pytest.raises(EngineError, match=r"did not converge.*nms_steps"):
         detector.detect(np.zeros((10, 10), np.uint8))
@@ -75,26 +75,26 @@ def test_an_image_without_a_fixed_point_never_looks_like_a_result(recipe: Recipe
         {"scores": _row(np.float32, 0.5), "classes": _row(np.int32, -1)},
     ],
 )
-def test_numbers_that_are_no_detections_are_an_error(recipe: Recipe, outputs: dict[str, Array]) -> None:
+def test_numbers_that_are_no_detections_are_an_error(recipe: DetectorRecipe, outputs: dict[str, Array]) -> None:
     detector = Detector(Scripted(recipe, **outputs))
     with pytest.raises(EngineError, match="no detections"):
         detector.detect(np.zeros((10, 10), np.uint8))
 
 
-def test_outputs_of_another_shape_are_an_error(recipe: Recipe) -> None:
+def test_outputs_of_another_shape_are_an_error(recipe: DetectorRecipe) -> None:
     detector = Detector(Scripted(recipe, scores=np.zeros((1, 3), np.float32)))
     with pytest.raises(EngineError, match=r"output 'scores' is float32 \[1, 3\]"):
         detector.detect(np.zeros((10, 10), np.uint8))
 
 
-def test_a_missing_output_is_an_error(recipe: Recipe) -> None:
+def test_a_missing_output_is_an_error(recipe: DetectorRecipe) -> None:
     engine = Scripted(recipe)
     del engine.outputs["boxes"]
     with pytest.raises(EngineError, match="no output 'boxes'"):
         Detector(engine).detect(np.zeros((10, 10), np.uint8))
 
 
-def test_two_images_in_flight_keep_their_own_geometry(recipe: Recipe) -> None:
+def test_two_images_in_flight_keep_their_own_geometry(recipe: DetectorRecipe) -> None:
     engine = Scripted(recipe, boxes=_boxes((0, 0, 32, 32)), scores=_row(np.float32, 1.0))
     detector = Detector(engine)
     first = detector.submit(np.zeros((64, 64), np.uint8))
@@ -103,7 +103,7 @@ def test_two_images_in_flight_keep_their_own_geometry(recipe: Recipe) -> None:
     assert detector.collect(first).boxes_px[0].tolist() == [0, 0, 32, 32]
 
 
-def test_a_ticket_is_collected_once(recipe: Recipe) -> None:
+def test_a_ticket_is_collected_once(recipe: DetectorRecipe) -> None:
     detector = Detector(NullEngine(recipe))
     ticket = detector.submit(np.zeros((10, 10), np.uint8))
     detector.collect(ticket)
@@ -113,12 +113,12 @@ def test_a_ticket_is_collected_once(recipe: Recipe) -> None:
         detector.collect(Ticket(77, 0))
 
 
-def test_what_is_no_picture_is_refused(recipe: Recipe) -> None:
+def test_what_is_no_picture_is_refused(recipe: DetectorRecipe) -> None:
     with pytest.raises(EngineError, match="must be uint8"):
         Detector(NullEngine(recipe)).submit(np.zeros((10, 10), np.float32))  # type: ignore[arg-type]
 
 
-def test_a_detector_tells_what_results_carry(recipe: Recipe) -> None:
+def test_a_detector_tells_what_results_carry(recipe: DetectorRecipe) -> None:
     engine = NullEngine(recipe)
     detector = Detector(engine)
     assert (detector.name, detector.classes, detector.budget_ms, detector.in_flight) == ("tiny", ("dark", "bright"), 500.0, 2)

@@ -4,7 +4,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from inspector.config.recipe import Recipe
+from inspector.config.recipe import DetectorRecipe
 from inspector.contract.errors import EngineError
 from inspector.engine.base import Array, EngineLostError, Ticket
 from inspector.engine.desk import TicketedEngine
@@ -38,7 +38,7 @@ class Fragile(TicketedEngine[None]):
 class World:
     """What happens to the engines of a test."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: DetectorRecipe) -> None:
         self.manifest = null_manifest(recipe)
         self.broken = ""
         self.opened = 0
@@ -56,7 +56,7 @@ class World:
 
 
 @pytest.fixture
-def world(recipe: Recipe) -> World:
+def world(recipe: DetectorRecipe) -> World:
     return World(recipe)
 
 

@@ -5,7 +5,8 @@ from collections import Counter
 import pytest
 import torch
 
-from inspector.config.recipe import InputRecipe, NetworkRecipe
+from inspector.config.detector import NetworkRecipe
+from inspector.config.network import InputRecipe
 from inspector.models.backbones import ResNet, scaled_width
 from inspector.models.boxes import iou, nms
 from inspector.models.lite import BATCH_NORM_EPSILON, EfficientNetLite0, SameConv

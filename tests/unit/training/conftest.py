@@ -11,7 +11,7 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from inspector.config.recipe import Recipe
+from inspector.config.recipe import DetectorRecipe
 
 SIZE_PX = 64
 
@@ -57,7 +57,7 @@ def rectangles(tmp_path: Path) -> Path:
     return write_rectangles(tmp_path / "rectangles")
 
 
-def tiny_recipe(**training: Any) -> Recipe:
+def tiny_recipe(**training: Any) -> DetectorRecipe:
     """A network that trains in seconds."""
     values = {
         "name": "tiny",
@@ -94,11 +94,11 @@ def tiny_recipe(**training: Any) -> Recipe:
             **training,
         },
     }
-    return Recipe.model_validate(values)
+    return DetectorRecipe.model_validate(values)
 
 
 @pytest.fixture
-def recipe() -> Recipe:
+def recipe() -> DetectorRecipe:
     return tiny_recipe()
 
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inspector.config.recipe import TrainingRecipe
+from inspector.config.detector import TrainingRecipe
 from inspector.training.augment import areas, augment, cropped, flipped, with_contrast
 from inspector.training.batches import BatchSource
 from inspector.training.datasets import read_dataset

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from inspector.cli.evaluate import evaluate
 from inspector.cli.train import _display, train
-from inspector.config.recipe import Recipe
+from inspector.config.recipe import DetectorRecipe
 from inspector.contract.errors import ConfigError, DataError, EngineError, ExitCode, InspectorError
 from inspector.engine import opening
 from inspector.engine.manifest import encode_manifest
@@ -38,7 +38,7 @@ def call(*arguments: str | Path) -> str:
     return result.output
 
 
-def as_toml(recipe: Recipe, path: Path) -> Path:
+def as_toml(recipe: DetectorRecipe, path: Path) -> Path:
     def text(value: Any) -> str:
         return json.dumps(value)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from inspector.config.recipe import Recipe, read_recipe
+from inspector.config.recipe import DetectorRecipe, read_detector_recipe
 from inspector.contract.errors import DataError
 from inspector.models.multiscale import MultiscaleDetector
 from inspector.training.checkpoint import load_model, load_weights
@@ -22,7 +22,7 @@ from inspector.training.optimise import MovingAverage, rate_factor
 NEVER = threading.Event()
 
 
-def trainer(recipe: Recipe, labels: Path, minutes: float | None = None) -> Trainer:
+def trainer(recipe: DetectorRecipe, labels: Path, minutes: float | None = None) -> Trainer:
     torch.manual_seed(recipe.training.seed)
     model = MultiscaleDetector(recipe.network, recipe.input, len(recipe.classes))
     return Trainer(recipe, model, read_dataset(labels, recipe.classes), minutes)
@@ -44,7 +44,7 @@ class Until:
             self.event.set()
 
 
-def test_a_tiny_network_learns_four_pictures_by_heart(recipe: Recipe, rectangles: Path, tmp_path: Path) -> None:
+def test_a_tiny_network_learns_four_pictures_by_heart(recipe: DetectorRecipe, rectangles: Path, tmp_path: Path) -> None:
     made = trainer(recipe, rectangles)
     assert made.run(tmp_path, NEVER, silent)
     fresh = MultiscaleDetector(recipe.network, recipe.input, len(recipe.classes))
@@ -82,7 +82,7 @@ def test_a_resumed_training_ends_with_the_same_bits(optimiser: str, make_recipe:
         assert [name for name in whole if not torch.equal(whole[name], parts[name])] == []
 
 
-def test_what_was_trained_with_max_pooling_is_run_with_max_pooling(recipe: Recipe, rectangles: Path) -> None:
+def test_what_was_trained_with_max_pooling_is_run_with_max_pooling(recipe: DetectorRecipe, rectangles: Path) -> None:
     max_recipe = recipe.model_copy(update={"network": recipe.network.model_copy(update={"pooling": "max"})})
     made = trainer(max_recipe, rectangles)
     assert torch.isfinite(made.train_step(made.source.batch(0)).total())
@@ -117,14 +117,14 @@ def test_frozen_stages_do_not_move(make_recipe: Any, rectangles: Path) -> None:
     assert all(torch.equal(before[name], after[name]) for name in norms)
 
 
-def test_a_time_budget_ends_the_training(recipe: Recipe, rectangles: Path, tmp_path: Path) -> None:
+def test_a_time_budget_ends_the_training(recipe: DetectorRecipe, rectangles: Path, tmp_path: Path) -> None:
     made = trainer(recipe, rectangles, minutes=0.005)
     assert made.run(tmp_path, NEVER, silent)
     assert 0 < made.step < made.total_steps
     assert made.elapsed_s >= 0.3
 
 
-def test_a_stop_before_the_first_step_still_leaves_a_checkpoint(recipe: Recipe, rectangles: Path, tmp_path: Path) -> None:
+def test_a_stop_before_the_first_step_still_leaves_a_checkpoint(recipe: DetectorRecipe, rectangles: Path, tmp_path: Path) -> None:
     stop = threading.Event()
     stop.set()
     assert not trainer(recipe, rectangles).run(tmp_path, stop, silent)
@@ -133,7 +133,7 @@ def test_a_stop_before_the_first_step_still_leaves_a_checkpoint(recipe: Recipe, 
     assert again.step == 0
 
 
-def test_a_loss_that_is_not_finite_stops_with_the_mend(recipe: Recipe, rectangles: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_with_the_mend(recipe: DetectorRecipe, rectangles: Path) -> None:
     made = trainer(recipe, rectangles)
     with torch.no_grad():
         made.model.detection.classes.weight.fill_(float("nan"))
@@ -141,7 +141,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_mend(recipe: Recipe, rectangle
         made.train_step(made.source.batch(0))
 
 
-def test_a_checkpoint_of_another_recipe_or_file_is_refused(make_recipe: Any, recipe: Recipe, rectangles: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_recipe_or_file_is_refused(make_recipe: Any, recipe: DetectorRecipe, rectangles: Path, tmp_path: Path) -> None:
     made = trainer(recipe, rectangles)
     made.train_step(made.source.batch(0))
     made.save(tmp_path)
@@ -159,13 +159,13 @@ def test_a_checkpoint_of_another_recipe_or_file_is_refused(make_recipe: Any, rec
         load_weights(tmp_path / "nothing.safetensors")
 
 
-def test_weights_have_the_permissions_of_any_other_file(recipe: Recipe, rectangles: Path, tmp_path: Path) -> None:
+def test_weights_have_the_permissions_of_any_other_file(recipe: DetectorRecipe, rectangles: Path, tmp_path: Path) -> None:
     (tmp_path / "ordinary").touch()
     trainer(recipe, rectangles).save(tmp_path)
     assert {(tmp_path / name).stat().st_mode for name in (WEIGHTS, CHECKPOINT, "ordinary")} == {(tmp_path / "ordinary").stat().st_mode}
 
 
-def test_a_folder_that_cannot_be_written_is_told(recipe: Recipe, rectangles: Path, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_told(recipe: DetectorRecipe, rectangles: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be written"):
         trainer(recipe, rectangles).save(tmp_path / "nothing")
 
@@ -186,7 +186,7 @@ def test_the_backbone_learns_at_its_own_rate(make_recipe: Any, rectangles: Path)
     assert [group["lr"] for group in made.optimiser.param_groups] == [pytest.approx(1e-5), pytest.approx(4e-3)]
 
 
-def test_the_moving_average_follows_slowly(recipe: Recipe) -> None:
+def test_the_moving_average_follows_slowly(recipe: DetectorRecipe) -> None:
     model = MultiscaleDetector(recipe.network, recipe.input, 2)
     average = MovingAverage(model, 0.9)
     name = "detection.classes.bias"
@@ -199,7 +199,7 @@ def test_the_moving_average_follows_slowly(recipe: Recipe) -> None:
 
 
 def test_the_paper_s_recipe_is_the_paper_s() -> None:
-    paper = read_recipe(Path(__file__).resolve().parents[3] / "engines" / "multiscale-paper.toml")
+    paper = read_detector_recipe(Path(__file__).resolve().parents[3] / "engines" / "multiscale-paper.toml")
     told = paper.training
     assert (told.optimiser, told.learning_rate, told.momentum, told.weight_decay) == ("sgd", 0.001, 0.9, 0.0005)
     assert (told.batch, told.epochs, told.schedule, told.flips) == (1, 50, "constant", ("horizontal", "vertical", "both"))

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from inspector.config.recipe import TrainingRecipe
+from inspector.config.detector import TrainingRecipe
 from inspector.models.boxes import HEAD_WEIGHTS, RPN_WEIGHTS, encode
 from inspector.training.assign import (
     NEGATIVE,
