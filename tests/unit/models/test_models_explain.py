@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from inspector.config.recipe import InputRecipe, NetworkRecipe
+from inspector.config.detector import NetworkRecipe
+from inspector.config.network import InputRecipe
 from inspector.models.boxes import HEAD_WEIGHTS, decode, iou
 from inspector.models.explain import DetectorSaliency, detector_saliency
 from inspector.models.multiscale import MultiscaleDetector
@@ -39,7 +40,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def build(seed: int = 0, channels: Any = 1, **changes: Any) -> MultiscaleDetector:
+def build(seed: int = 0, channels: Literal[1, 3] = 1, **changes: Any) -> MultiscaleDetector:
     torch.manual_seed(seed)
     size = InputRecipe(height_px=HEIGHT, width_px=WIDTH, channels=channels)
     model = MultiscaleDetector(NetworkRecipe.model_validate(NETWORK | changes), size, 3)
@@ -69,7 +70,7 @@ def losses(model: MultiscaleDetector, x: Tensor, regions: Tensor, classes: Tenso
 
 class Shape(NamedTuple):
     network: dict[str, Any]
-    channels: int = 1
+    channels: Literal[1, 3] = 1
 
 
 SHAPES = {
