@@ -92,7 +92,7 @@ class GlcmBaseline:
 def texture_features(images: Iterable[NDArray[np.uint8]], levels: int = LEVELS) -> NDArray[np.float64]:
     """Six properties of the co-occurrence matrix of each distance and angle, float64 [n, 72]: by property, then distance, then angle.
 
-    The matrices are symmetric and each sums to 1, so that the size of the picture does not count.
+    The matrices are symmetric, and the properties are of their shares, so that the size of the picture does not count.
 
     Args:
         images: uint8 [H, W], or [H, W, 3] RGB.
@@ -111,5 +111,5 @@ def _features(image: NDArray[np.uint8], levels: int) -> NDArray[np.float64]:
     """One picture's features [72]."""
     grey = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     reduced = (grey.astype(np.uint16) * levels // 256).astype(np.uint8)
-    matrix = graycomatrix(reduced, DISTANCES_PX, ANGLES_RAD, levels=levels, symmetric=True, normed=True)  # type: ignore[no-untyped-call]
+    matrix = graycomatrix(reduced, DISTANCES_PX, ANGLES_RAD, levels=levels, symmetric=True)  # type: ignore[no-untyped-call]
     return np.concatenate([graycoprops(matrix, name).ravel() for name in PROPERTIES])  # type: ignore[no-untyped-call]

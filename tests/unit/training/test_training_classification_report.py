@@ -88,7 +88,9 @@ def test_methods_stand_beside_one_another(tmp_path: Path) -> None:
     ]
     assert {row[0] for row in of_rates} == {"against good"}
     assert len(comparison({"control": without_good})[1]) == 2
-    shown = printed(comparison_table({"ours": PERFECT, "GLCM + MLP": FAIR}, "strip"), tmp_path / "out")
+    table = comparison_table({"ours": PERFECT, "GLCM + MLP": FAIR}, "strip")
+    assert [number for number, row in enumerate(table.rows) if row.style == "bold"] == [4, 9]
+    shown = printed(table, tmp_path / "out")
     # Each figure is named once.
     assert [line[0] for line in shown if line[0]] == ["figure", "AP", "accuracy", "against good"]
     assert ["", "scratch", "3", "1.000", "0.333"] in [line[:5] for line in shown]
