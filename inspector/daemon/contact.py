@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
     from inspector.config.station import StationFiles
     from inspector.contract.records import Event
-    from inspector.engine.detector import Detector
+    from inspector.inspection.findings import ProductFacts
     from inspector.inspection.pipeline import Inspection
     from inspector.line.thread import LineThread
 
 
-def line_settings(files: StationFiles, boot_id: str, engine: str) -> LineSettings:
-    """What stands on the station's messages; ``engine`` is the hash of the one that decides."""
+def line_settings(files: StationFiles, boot_id: str, engines: tuple[str, ...]) -> LineSettings:
+    """What stands on the station's messages; ``engines``: hashes of those that decide."""
     station, product = files.station, files.product
     return LineSettings(
         station=station.name,
@@ -35,7 +35,7 @@ def line_settings(files: StationFiles, boot_id: str, engine: str) -> LineSetting
         product=product.name,
         product_version=product.version,
         uninspected=product.uninspected,
-        engines=(engine,),
+        engines=engines,
         heartbeat_ms=station.publisher.heartbeat_ms,
         announcing=Announcing(
             part_ids={camera.name: camera.identity.part_id for camera in station.cameras},
@@ -78,13 +78,13 @@ class Contact:
         facts = LineFacts(settings, files.product.deadline_ms)
         self.channel = Channel(station.channel, facts, self._controls, on_event, on_failure, self._context, keys, gatekeeper)
 
-    def start(self, line: LineThread, inspection: Inspection, detector: Detector) -> None:
+    def start(self, line: LineThread, inspection: Inspection, networks: ProductFacts) -> None:
         """Serve requests. The line thread and the inspection run.
 
         Raises:
             AddressError: ``channel.endpoint`` cannot be bound.
         """
-        self._controls.attach(inspection, detector.classes, detector.name, (line.use, self.channel.use))
+        self._controls.attach(inspection, networks, (line.use, self.channel.use))
         self.channel.start(line)
 
     def stop(self, deadline_s: float) -> bool:

@@ -1,6 +1,6 @@
 """The composition root: builds the station's parts, starts them in order, stops them in reverse, every join with a deadline.
 
-Started first is what must be there before a part can come: the engine (a wrong one is told before anything is made), the journal, the inspection,
+Started first is what must be there before a part can come: the engines (a wrong one is told before anything is made), the journal, the inspection,
 the intake, the line, which says from its first message on that no camera sees yet, the pages; the cameras last. Stopped first are the cameras: what
 they sent is still taken; then the inspection, then the line closes what is open as ``shutdown`` and sends it, and only then do the outputs finish.
 """
@@ -28,11 +28,12 @@ from inspector.daemon.contact import Contact, line_settings
 from inspector.daemon.loading import load_engines
 from inspector.daemon.parts import Parts
 from inspector.daemon.recovery import make_folder, start_recorder
-from inspector.engine.opening import open_detector
+from inspector.engine.opening import open_classifier, open_detector
 from inspector.inspection.intake import Intake, IntakeCamera
+from inspector.inspection.networks import open_networks
 from inspector.inspection.pipeline import Inspection
-from inspector.inspection.rules import DefectRules
 from inspector.inspection.validity import ValidityGate
+from inspector.inspection.verdict import ProductRules
 from inspector.journal.writer import Journal
 from inspector.line.settings import Liveness
 from inspector.line.thread import LineThread
@@ -43,8 +44,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from inspector.config.classifier import MapKind
     from inspector.config.station import StationFiles
+    from inspector.engine.classifier import Classifier
     from inspector.engine.detector import Detector
+    from inspector.inspection.networks import Networks
 
 LOG = logging.getLogger("inspector")
 STOP_S = 4.5
@@ -68,13 +72,19 @@ class Daemon:
 
     Args:
         files: station file and product recipe, checked.
-        open_detector: opens the product's engine; another one for tests and measurements.
+        open_detector: opens the product's detector; another one for tests and measurements.
+        open_classifier: the same for its classifier, with the heat map that it is to give out.
     """
 
-    def __init__(self, files: StationFiles, open_detector: Callable[[Path], Detector] = open_detector) -> None:
+    def __init__(
+        self,
+        files: StationFiles,
+        open_detector: Callable[[Path], Detector] = open_detector,
+        open_classifier: Callable[[Path, MapKind | None], Classifier] = open_classifier,
+    ) -> None:
         self.files = files
         self.boot_id = secrets.token_hex(6)
-        self._open_detector = open_detector
+        self._openers = open_detector, open_classifier
         self._signalled = False
         self.left_running = False
         """True: native code still runs in a thread that cannot be ended; only the end of the process ends it."""
@@ -132,7 +142,7 @@ class Daemon:
         """Start everything in order.
 
         Raises:
-            InspectorError: the engine does not fit, a port is busy, the journal cannot be written, ...; what had been started is stopped again.
+            InspectorError: an engine does not fit, a port is busy, the journal cannot be written, ...; what had been started is stopped again.
         """
         try:
             self._start()
@@ -168,15 +178,16 @@ class Daemon:
 
     def _start(self) -> None:
         station, product = self.files.station, self.files.product
-        detector = self._load_engine(product.detector.engine)
-        if detector is None:
+        loaded = load_engines(partial(open_networks, product, *self._openers), self._must_stop)
+        self.left_running, networks = loaded.left_running, loaded.engines
+        if networks is None:
             return
-        self._parts.started("engine", partial(self._close_engine, detector), 1.0)
-        check_classes(self.files, detector.classes)
-        self._budget_ms = detector.budget_ms
+        self._parts.started("engines", partial(self._close_engines, networks), 1.0)
+        check_classes(self.files, networks.facts)
+        self._budget_ms = networks.budget_ms
         make_folder(station.state_dir, "state_dir")
         program = f"inspectord {program_version()}"
-        recorder, recovered = start_recorder(self.files, self.boot_id, program, (detector.hash,))
+        recorder, recovered = start_recorder(self.files, self.boot_id, program, networks.hashes)
         self._parts.started("recorder", recorder.stop, 0.1)
         named = {"station": station.name, "boot_id": self.boot_id, "program": program}
         self.journal = journal = Journal(station.journal, **named, on_event=self._event, on_committed=recorder.committed)
@@ -186,9 +197,9 @@ class Daemon:
         archive.start()
         self._parts.started("archive", archive.stop, 0.5)
         self.metrics = metrics = Metrics(
-            station.metrics, registry=new_registry(), station=station.name, version=program_version(), classes=detector.classes
+            station.metrics, registry=new_registry(), station=station.name, version=program_version(), classes=networks.facts.defects
         )
-        settings = line_settings(self.files, self.boot_id, detector.hash)
+        settings = line_settings(self.files, self.boot_id, networks.hashes)
         self.contact = contact = Contact(self.files, settings, self._event, self.fail)
         self._parts.started("contact", contact.stop, 0.3)
         outputs, liveness = (journal, archive, metrics), Liveness(self.stamp.age_ms, self._budget_ms)
@@ -198,7 +209,7 @@ class Daemon:
         # The rings outlive the inspection, which may hold an image of one to the last.
         rings = Rings(station.cameras)
         self._parts.started("rings", rings.close, 0.1)
-        self._start_inspection(detector)
+        self._start_inspection(networks)
         seen = [IntakeCamera(camera.name, camera.identity, rings.rings[camera.name]) for camera in station.cameras]
         self.intake = Intake(seen, product.deadline_ms, itertools.count(1), line, self.inspection.put, self.fail)
         self.intake.start()
@@ -208,7 +219,7 @@ class Daemon:
         for item in recovered.told(settings.streams):
             self._event(item)
         line.start()
-        contact.start(line, self.inspection, detector)
+        contact.start(line, self.inspection, networks.facts)
         account = Account(
             line=line,
             journal=journal,
@@ -228,30 +239,17 @@ class Daemon:
         self._parts.started("metrics", metrics.stop, 0.4)
         supervisors.start()
 
-    def _load_engine(self, path: Path) -> Detector | None:
-        """The engine, warmed up; None: a stop was asked for meanwhile."""
-        loaded = load_engines(partial(self._open_detector, path), self._must_stop)
-        self.left_running = loaded.left_running
-        return loaded.engines
-
-    def _close_engine(self, detector: Detector, _: float) -> bool:
-        """Close the engine, unless the inspection is still inside it: native code that hangs ends with the process."""
+    def _close_engines(self, networks: Networks, _: float) -> bool:
+        """Close the engines, unless the inspection is still inside one: native code that hangs ends with the process."""
         if self._parts.left("inspection"):
             return False
-        detector.close()
+        networks.close()
         return True
 
-    def _start_inspection(self, detector: Detector) -> None:
+    def _start_inspection(self, networks: Networks) -> None:
         product = self.files.product
-        self.inspection = Inspection(
-            detector,
-            ValidityGate(product.validity),
-            DefectRules(product, detector.name),
-            self.line.propose,
-            self.archive,
-            self.stamp,
-            self.fail,
-        )
+        rules = ProductRules(product, networks.facts)
+        self.inspection = Inspection(networks, ValidityGate(product.validity), rules, self.line.propose, self.archive, self.stamp, self.fail)
         self.inspection.start()
         self._parts.started("inspection", self.inspection.stop, 0.8)
 

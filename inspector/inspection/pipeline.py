@@ -1,4 +1,4 @@
-"""The inspection thread: validity, detector, rules, in the order of the images; at least two images under way."""
+"""The inspection thread: validity, networks, rules, in the order of the images; at least two images under way."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 import traceback
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -21,52 +22,36 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from inspector.contract.records import Picture
-    from inspector.engine.base import Ticket
-    from inspector.engine.detector import Detections
+    from inspector.contract.records import HeatMap, Picture, View
     from inspector.engine.preprocess import PixelFormat
     from inspector.inspection.images import QueuedImage
-    from inspector.inspection.rules import DefectRules
+    from inspector.inspection.networks import Networks, Shown
     from inspector.inspection.validity import ValidityGate
+    from inspector.inspection.verdict import ProductRules
     from inspector.watchdog import StageStamp
 
 _IDLE_S = 0.02
 """How long the thread waits for an image before it shows that it lives; well under any engine's budget."""
 
 
-class ImageDetector(Protocol):
-    """What the inspection needs of ``inspector.engine.detector.Detector``."""
-
-    @property
-    def in_flight(self) -> int:
-        """Images that may be submitted before the first is collected; at least 2."""
-
-    def submit(self, image: NDArray[np.uint8]) -> Ticket:
-        """Start an image: uint8 [H,W] or [H,W,3]. It is not changed until it is collected."""
-
-    def collect(self, ticket: Ticket) -> Detections:
-        """Wait for it."""
-
-
 class PictureSource(Protocol):
     """The archive's pool."""
 
-    def take(self, camera: str, pixels: NDArray[np.uint8]) -> Picture | None:
-        """A copy in a free buffer; None: none is free."""
+    def take(self, camera: str, pixels: NDArray[np.uint8], heat: tuple[HeatMap, ...] = ()) -> Picture | None:
+        """A copy in a free buffer, with the heat maps that are to be drawn on it; None: none is free."""
 
 
 @dataclass(slots=True, eq=False)
 class _UnderWay:
     image: QueuedImage
-    picture: NDArray[np.uint8]
-    ticket: Ticket
+    shown: Shown
     queue_ms: float
     validity_ms: float
     convert_ms: float
 
 
 class Inspection:
-    """One thread around one detector. ``put``, ``pause``, ``use`` and ``waiting`` may be called from any thread.
+    """One thread around a product's networks. ``put``, ``pause``, ``use`` and ``waiting`` may be called from any thread.
 
     Every image that is put is released exactly once; its view is proposed for exactly once, unless its deadline had passed before its turn came:
     the line thread closes such a view without being told.
@@ -74,20 +59,20 @@ class Inspection:
 
     def __init__(
         self,
-        detector: ImageDetector,
+        networks: Networks,
         gate: ValidityGate,
-        rules: DefectRules,
+        rules: ProductRules,
         propose: Callable[[Proposal], None],
         pictures: PictureSource | None,
         stamp: StageStamp,
         on_failure: Callable[[BaseException], None],
     ) -> None:
-        """``stamp`` is touched after each image and each idle turn; ``on_failure`` is called with the error that ended the thread."""
-        self._detector, self._gate, self._rules, self._propose, self._pictures = detector, gate, rules, propose, pictures
+        """``stamp`` is touched after each image and each idle turn, and before each crop; ``on_failure`` gets the error that ended the thread."""
+        self._networks, self._gate, self._rules, self._propose, self._pictures = networks, gate, rules, propose, pictures
         self._stamp, self._on_failure = stamp, on_failure
         self._queue: SimpleQueue[QueuedImage | None] = SimpleQueue()
         self._under_way: deque[_UnderWay] = deque()
-        self._coming: deque[tuple[DefectRules, Callable[[], None]]] = deque()
+        self._coming: deque[tuple[ProductRules, Callable[[], None]]] = deque()
         self._paused = threading.Event()
         self._stopping = threading.Event()
         self._leaving = Reason.SHUTDOWN
@@ -109,7 +94,7 @@ class Inspection:
         """Whether parts are let by uninspected."""
         return self._paused.is_set()
 
-    def use(self, rules: DefectRules, told: Callable[[], None]) -> None:
+    def use(self, rules: ProductRules, told: Callable[[], None]) -> None:
         """Other rules, from the next image on whose findings are there.
 
         ``told`` is called in the inspection thread: after the last proposal by the old rules, before the first one by the new.
@@ -149,7 +134,7 @@ class Inspection:
             while self._coming:
                 self._rules, told = self._coming.popleft()
                 told()
-            full = len(self._under_way) >= self._detector.in_flight
+            full = len(self._under_way) >= self._networks.in_flight
             if self._under_way and (full or self._queue.empty()):
                 self._collect(self._under_way.popleft())
                 self._stamp.touch()
@@ -168,7 +153,7 @@ class Inspection:
             self._begin(image)
 
     def _begin(self, image: QueuedImage) -> None:
-        """Validity, then to the engine. An image that does not get there is released here."""
+        """Validity, then to the networks. An image that does not get there is released here."""
         view = image.view
         begun_ns = time.monotonic_ns()
         if begun_ns >= view.deadline_ns:
@@ -195,19 +180,19 @@ class Inspection:
         picture = from_pixel_format(raw, cast("PixelFormat", image.record.pixel_format))  # raw() has refused all others
         convert_ms = (time.monotonic_ns() - checked_ns) / 1e6
         try:
-            ticket = self._detector.submit(picture)
+            shown = self._networks.submit(picture)
         except EngineError as error:
             self._refuse(image, Reason.ENGINE_ERROR, str(error), StageTimes(queue_ms=queue_ms, validity_ms=validity_ms))
             if isinstance(error, EngineLostError):
                 raise
             return
-        self._under_way.append(_UnderWay(image, picture, ticket, queue_ms, validity_ms, convert_ms))
+        self._under_way.append(_UnderWay(image, shown, queue_ms, validity_ms, convert_ms))
 
     def _collect(self, one: _UnderWay) -> None:
-        """Wait for the engine, apply the rules, propose. The image is released after its picture is taken."""
+        """Wait for the networks, apply the rules, propose. The image is released after its picture is taken."""
         view = one.image.view
         try:
-            found = self._detector.collect(one.ticket)
+            found = self._networks.collect(one.shown, self._rules, partial(self._goes_on, view))
         except EngineError as error:
             times = StageTimes(queue_ms=one.queue_ms, validity_ms=one.validity_ms)
             self._refuse(one.image, Reason.ENGINE_ERROR, str(error), times)
@@ -216,7 +201,10 @@ class Inspection:
             return
         collected_ns = time.monotonic_ns()
         outcome, defects = self._rules.apply(found, view.camera)
-        picture = self._pictures.take(view.camera, one.picture) if self._pictures is not None and outcome is Outcome.REJECT else None
+        picture = None
+        if self._pictures is not None and outcome is Outcome.REJECT:
+            heat = self._rules.heat(found)
+            picture = self._pictures.take(view.camera, one.shown.picture, *((heat,) if heat else ()))
         times = StageTimes(
             transfer_ms=view.transfer_ms,
             queue_ms=one.queue_ms,
@@ -227,6 +215,11 @@ class Inspection:
         )
         self._propose(Proposal(view.ticket, outcome, defects=defects, times=times, picture=picture))
         one.image.release()
+
+    def _goes_on(self, view: View) -> bool:
+        """A sign of life between two crops; False: the view's deadline has passed, what follows is evidence and no verdict."""
+        self._stamp.touch()
+        return time.monotonic_ns() < view.deadline_ns
 
     def _refuse(self, image: QueuedImage, reason: Reason, detail: str, times: StageTimes) -> None:
         self._propose(Proposal(image.view.ticket, Outcome.UNINSPECTED, reason, detail, times=times))

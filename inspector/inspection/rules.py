@@ -1,36 +1,53 @@
-"""The product's rules: which detections count as defects, and the outcome. Pure."""
+"""What reaches the product's thresholds, network by network. Pure."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from inspector.contract.records import Box, Defect, Outcome
+import msgspec
+
+from inspector.contract.records import Box
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from inspector.config.product import DetectorRules, Product
+    from inspector.config.product import ClassifierRules, DetectorRules
+    from inspector.engine.classifier import Classification
     from inspector.engine.detector import Detections
+    from inspector.inspection.findings import Look, NetworkFacts
+
+KEPT_SCORE = 0.05
+"""Scores of classes under it are not kept, unless they count: raw scores are kept so that other thresholds can be tried on old results, and nobody
+tries one so low. It is what detectors leave out, too (``score_floor`` of their recipes)."""
 
 
-class DefectRules:
-    """One product's rules for one detector's findings."""
+class Finding(msgspec.Struct, frozen=True):
+    """A defect in the eyes of one network; whether it counts is the verdict's matter."""
 
-    def __init__(self, product: Product, source: str) -> None:
-        """``source``: the network's name; it stands on each defect."""
-        self._rules: DetectorRules = product.detector
-        self._px_per_mm = product.px_per_mm
-        self._source = source
+    name: str
+    score: float
+    box_px: Box
+    """In pixels of the camera's image."""
+    reaches: bool
+    """It reaches its class's threshold, and what else the network's rules ask of it."""
+    source: str
 
-    def apply(self, found: Detections, camera: str) -> tuple[Outcome, tuple[Defect, ...]]:
-        """The outcome, and every detection as a defect, counted or not, in the detector's order."""
+
+class DetectionRules:
+    """The product's rules for its detector."""
+
+    def __init__(self, rules: DetectorRules, network: NetworkFacts) -> None:
+        self._rules, self._network = rules, network
+
+    def findings(self, found: Detections) -> list[Finding]:
+        """Every detection, in the detector's order."""
         if not len(found):
-            return Outcome.PASS, ()
+            return []
         columns = zip(found.names, found.scores.tolist(), found.boxes_px.tolist(), strict=True)
-        defects = tuple(self._defect(name, score, Box(*box), camera) for name, score, box in columns)
-        return outcome(defects), defects
+        return [self._finding(name, score, Box(*box)) for name, score, box in columns]
 
-    def counts(self, name: str, score: float, box: Box) -> bool:
+    def _finding(self, name: str, score: float, box: Box) -> Finding:
+        return Finding(name, score, box, self._reaches(name, score, box), self._network.name)
+
+    def _reaches(self, name: str, score: float, box: Box) -> bool:
         """Whether a detection reaches its class's threshold and size, and lies where detections count."""
         rule = self._rules.classes.get(name)
         if rule is not None and rule.ignore:
@@ -43,21 +60,46 @@ class DefectRules:
         regions = self._rules.regions
         return not regions or any(one.x1_px <= x <= one.x2_px and one.y1_px <= y <= one.y2_px for one in regions)
 
-    def _defect(self, name: str, score: float, box: Box, camera: str) -> Defect:
-        scale = self._px_per_mm
-        in_mm = None if scale is None else Box(box.x1 / scale, box.y1 / scale, box.x2 / scale, box.y2 / scale)
-        return Defect(
-            name=name,
-            score=score,
-            box_px=box,
-            counted=self.counts(name, score, box),
-            source=self._source,
-            camera=camera,
-            box_mm=in_mm,
-            area_mm2=None if in_mm is None else (in_mm.x2 - in_mm.x1) * (in_mm.y2 - in_mm.y1),
-        )
 
+class ClassificationRules:
+    """The product's rules for its classifier."""
 
-def outcome(defects: Iterable[Defect]) -> Outcome:
-    """REJECT if any defect counts."""
-    return Outcome.REJECT if any(defect.counted for defect in defects) else Outcome.PASS
+    def __init__(self, rules: ClassifierRules, network: NetworkFacts) -> None:
+        self.rules, self.network = rules, network
+
+    def findings(self, look: Look) -> list[Finding]:
+        """Every class but the good one whose score is kept or counts, best first.
+
+        The predicted class lies where its heat map has its largest region; of others nothing is known but what was shown.
+        """
+        said = look.said
+        scores = [(name, score) for name, score in zip(said.classes, said.scores.tolist(), strict=True) if name != self.network.good]
+        found = []
+        for name, score in sorted(scores, key=lambda item: -item[1]):
+            reaches = not self._ignores(name) and score >= self._threshold(name)
+            if score < KEPT_SCORE and not reaches:
+                continue
+            points = name == said.name and said.spots.regions
+            box = look.on_image(said.spots.regions[0].box_px) if points else look.area_px
+            found.append(Finding(name, score, box, reaches, self.network.name))
+        return found
+
+    def confirms(self, name: str, said: Classification) -> bool:
+        """Whether the classifier, shown a detection of class ``name``, agrees that it is a defect.
+
+        It is not asked about classes that it does not know or whose word of it is ignored: those are confirmed.
+        """
+        scores = dict(zip(said.classes, said.scores.tolist(), strict=True))
+        if self._ignores(name):
+            return True
+        if self.network.good is not None:
+            return bool(1 - scores[self.network.good] >= self._threshold(name))
+        return name not in scores or bool(scores[name] >= self._threshold(name))
+
+    def _ignores(self, name: str) -> bool:
+        rule = self.rules.classes.get(name)
+        return rule is not None and rule.ignore
+
+    def _threshold(self, name: str) -> float:
+        rule = self.rules.classes.get(name)
+        return rule.threshold if rule is not None and rule.threshold is not None else self.rules.threshold

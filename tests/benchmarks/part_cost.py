@@ -27,9 +27,10 @@ from inspector.engine.detector import Detector
 from inspector.engine.null import NullEngine
 from inspector.inspection.images import QueuedImage, Slots
 from inspector.inspection.intake import Intake, IntakeCamera
+from inspector.inspection.networks import Networks
 from inspector.inspection.pipeline import Inspection
-from inspector.inspection.rules import DefectRules
 from inspector.inspection.validity import ValidityGate
+from inspector.inspection.verdict import ProductRules
 from inspector.line.publisher import Publisher
 from inspector.line.settings import LineSettings, Liveness
 from inspector.line.streams import Streams
@@ -148,8 +149,9 @@ def bench_inspection(parts: int) -> None:
     def propose(proposal: Proposal) -> None:
         last[0] = next(said) + 1
 
-    with Detector(NullEngine(read_detector_recipe(ROOT / "engines" / "demo.toml"))) as detector:
-        inspection = Inspection(detector, ValidityGate(ValidityRules()), DefectRules(product, "net"), propose, None, StageStamp("inspection"), fail)
+    with Networks(Detector(NullEngine(read_detector_recipe(ROOT / "engines" / "demo.toml")))) as networks:
+        rules = ProductRules(product, networks.facts)
+        inspection = Inspection(networks, ValidityGate(ValidityRules()), rules, propose, None, StageStamp("inspection"), fail)
         inspection.start()
 
         def feed(number: int) -> None:

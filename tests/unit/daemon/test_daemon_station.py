@@ -25,6 +25,7 @@ from inspector.daemon.station import Daemon
 from inspector.engine.base import EngineLostError
 from inspector.engine.detector import Detector
 from inspector.engine.null import NullEngine
+from inspector.inspection.findings import NetworkFacts, ProductFacts
 from inspector.journal.reader import JournalReader
 from inspector.line.publisher import Publisher
 from inspector.line.thread import LineThread
@@ -170,9 +171,9 @@ def test_health_names_what_is_wrong(daemon: Daemon, files: Any, sent: list[wire.
 
 
 def test_every_unknown_class_is_named(files: Any) -> None:
-    check_classes(files, ("scratch", "dent"))
+    check_classes(files, ProductFacts(NetworkFacts("double", ("scratch", "dent"))))
     with pytest.raises(ConfigError) as told:
-        check_classes(files, ("dent", "bump"))
+        check_classes(files, ProductFacts(NetworkFacts("double", ("dent", "bump"))))
     assert told.value.problems == (f"{files.station.product}: detector.classes.scratch: the engine has no such class; it has bump, dent",)
 
 

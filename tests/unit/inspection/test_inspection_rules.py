@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from inspector.config.product import ClassRule, DetectorRules, Product, Region, ValidityRules
-from inspector.contract.records import Box, Outcome
+from inspector.contract.records import Box, Defect, Outcome
 from inspector.engine.detector import Detections
-from inspector.inspection.rules import DefectRules
+from inspector.inspection.findings import Findings, NetworkFacts, ProductFacts
 from inspector.inspection.validity import ValidityGate
+from inspector.inspection.verdict import ProductRules
 
 MS = 1_000_000
 
@@ -25,6 +26,13 @@ def found(*items: tuple[int, float, tuple[float, float, float, float]]) -> Detec
         0.0,
         0.0,
     )
+
+
+def judge(made: Product, detections: Detections) -> tuple[Outcome, tuple[Defect, ...]]:
+    """What a detector alone decides."""
+    rules = ProductRules(made, ProductFacts(NetworkFacts("net", detections.classes)))
+    assert rules.crops(detections, 100, 100) == []
+    return rules.apply(Findings(detections, (), 0.0, 0.0), "top")
 
 
 @pytest.mark.parametrize(
@@ -46,23 +54,23 @@ def found(*items: tuple[int, float, tuple[float, float, float, float]]) -> Detec
     ],
 )
 def test_what_counts(rules: dict[str, object], counts: bool) -> None:
-    outcome, (defect,) = DefectRules(product(None, **rules), "net").apply(found((0, 0.75, (10, 5, 30, 15))), "top")
+    outcome, (defect,) = judge(product(None, **rules), found((0, 0.75, (10, 5, 30, 15))))
     assert defect.counted is counts
     assert outcome is (Outcome.REJECT if counts else Outcome.PASS)
     assert defect.score == 0.75, "the raw score is kept"
 
 
 def test_a_defect_has_its_place_in_mm() -> None:
-    _, (defect,) = DefectRules(product(px_per_mm=2), "net").apply(found((1, 0.9, (10, 4, 30, 14))), "top")
+    _, (defect,) = judge(product(px_per_mm=2), found((1, 0.9, (10, 4, 30, 14))))
     assert (defect.name, defect.source, defect.camera) == ("scratch", "net", "top")
     assert defect.box_mm == Box(5, 2, 15, 7)
     assert defect.area_mm2 == 50
-    _, (without,) = DefectRules(product(), "net").apply(found((1, 0.9, (10, 4, 30, 14))), "top")
+    _, (without,) = judge(product(), found((1, 0.9, (10, 4, 30, 14))))
     assert (without.box_mm, without.area_mm2) == (None, None)
 
 
 def test_nothing_found_passes() -> None:
-    assert DefectRules(product(), "net").apply(found(), "top") == (Outcome.PASS, ())
+    assert judge(product(), found()) == (Outcome.PASS, ())
 
 
 def grey(value: int, seed: int = 0) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
