@@ -23,7 +23,7 @@ STEPS = 2**16
 """Values are rounded to as many steps of the largest: the unit of a map, and the last bit of its arithmetic, decide nothing."""
 SEGMENTED_PX = 448 * 448
 """A larger canvas is segmented at a lower resolution, with at most as many pixels: a map has far fewer cells, and counting pixels would take longer
-than all else. At most 2^18, or the labels of a checkerboard would not fit their 16 bits."""
+than all else. Well below 2^18, so that the labels of a map that is hot at every other pixel fit their 16 bits."""
 MOST_REGIONS = 16
 """The largest are kept: a map that is hot in a hundred places points at nothing."""
 
