@@ -8,20 +8,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
+from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from inspector.config.product import DetectorRules, Product, ValidityRules
+from inspector.config.product import ClassifierRules, DetectorRules, Product, ValidityRules
 from inspector.config.station import IdentityRules
 from inspector.contract.channel import CameraMessage, CameraState, EndRecord, FrameRecord, OpenedRecord, StatusRecord, encode
 from inspector.contract.errors import EngineError
-from inspector.contract.records import Blind, Event, EventLevel, Outcome, Picture, Proposal, Reason, View
+from inspector.contract.records import Blind, Box, Event, EventLevel, HeatMap, Outcome, Picture, Proposal, Reason, View
 from inspector.contract.ring import Ring
 from inspector.engine.base import EngineLostError, Ticket
+from inspector.engine.classifier import Classification
 from inspector.engine.detector import Detections
+from inspector.engine.heatmap import NOTHING
 from inspector.inspection.images import QueuedImage, Slots
 from inspector.inspection.intake import Intake, IntakeCamera
 from inspector.inspection.networks import Networks
@@ -370,23 +373,44 @@ class Engine:
         )
 
 
+class Looker(Engine):
+    """A classifier: what it says of its n-th image is the n-th score of "scratch", else "good"."""
+
+    name = "looker"
+    classes = ("good", "scratch")
+    good = "good"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scores: dict[int, float] = {}
+        self.before: Callable[[int], object] = lambda _: None
+
+    def collect(self, ticket: Ticket) -> Classification:  # type: ignore[override]
+        self.before(ticket.number)
+        super().collect(ticket)
+        score = self.scores.get(ticket.number, 0.0)
+        values, heat = np.array([1 - score, score], np.float32), np.ones((3, 4), np.float32)
+        return Classification(values, int(score > 0.5), self.classes, heat, Box(0, 0, 40, 30), NOTHING, 0.25, 2.0)
+
+
 class Pool:
     """A picture source of one buffer."""
 
     def __init__(self) -> None:
         self.left = 1
 
-    def take(self, camera: str, pixels: NDArray[np.uint8]) -> Picture | None:
+    def take(self, camera: str, pixels: NDArray[np.uint8], heat: tuple[HeatMap, ...] = ()) -> Picture | None:
         if not self.left:
             return None
         self.left -= 1
-        return Picture(camera, pixels.copy(), 0)
+        return Picture(camera, pixels.copy(), 0, heat)
 
 
 @dataclass
 class Stage:
     line: Line
     engine: Engine
+    looker: Looker
     inspection: Inspection
     ring: Ring
     slots: Slots
@@ -414,18 +438,18 @@ class Stage:
 
 
 @contextmanager
-def stage(validity: ValidityRules | None = None, *, start: bool = True) -> Iterator[Stage]:
+def stage(validity: ValidityRules | None = None, *, start: bool = True, classifier: ClassifierRules | None = None) -> Iterator[Stage]:
     fd = Ring.create(8, WIDTH * HEIGHT)
     ring = Ring(fd)
-    line, engine, failures = Line(), Engine(), []  # type: ignore[var-annotated]
-    product = Product(name="p", version="1", deadline_ms=100, detector=DetectorRules(engine="engine"))  # type: ignore[arg-type]
+    line, engine, looker, failures = Line(), Engine(), Looker(), []  # type: ignore[var-annotated]
+    product = Product(name="p", version="1", deadline_ms=100, detector=DetectorRules(engine=Path("engine")), classifier=classifier)
     stamp = StageStamp("inspection")
-    networks = Networks(engine)  # type: ignore[arg-type]
+    networks = Networks(engine) if classifier is None else Networks(engine, looker, classifier.on)  # type: ignore[arg-type]
     rules = ProductRules(product, networks.facts)
     inspection = Inspection(networks, ValidityGate(validity or ValidityRules()), rules, line.propose, Pool(), stamp, failures.append)
     if start:
         inspection.start()
-    made = Stage(line, engine, inspection, ring, Slots(ring), stamp, failures)
+    made = Stage(line, engine, looker, inspection, ring, Slots(ring), stamp, failures)
     try:
         yield made
     finally:
@@ -572,3 +596,101 @@ def test_the_stamp_is_touched_while_idle_but_not_while_the_engine_hangs() -> Non
         at.proposals(1)
         while at.stamp.at_ns < stood_ns + 200_000_000:  # idle again
             assert not at.failures
+
+
+def looks(on: str = "image", verdict: str = "either", **rules: object) -> ClassifierRules:
+    return ClassifierRules(engine=Path("looker"), on=on, verdict=verdict, **rules)  # type: ignore[arg-type]
+
+
+DENT = ("dent", 0.9, (4.0, 4.0, 14.0, 14.0))
+
+
+def test_two_networks_give_one_verdict_with_the_heat_of_what_is_rejected() -> None:
+    with stage(classifier=looks()) as at:
+        at.looker.scores = {2: 0.25, 3: 0.75}
+        for _ in range(3):
+            at.inspection.put(at.image())
+        first, second, third = at.proposals(3)
+        assert [one.outcome for one in (first, second, third)] == [Outcome.PASS, Outcome.PASS, Outcome.REJECT]
+        assert [(one.source, one.name, one.score, one.counted) for one in second.defects] == [("looker", "scratch", 0.25, False)]
+        assert second.picture is None
+        assert third.picture is not None
+        (heat,) = third.picture.heat
+        assert (heat.name, heat.score, heat.source, heat.box_px) == ("scratch", 0.75, "looker", Box(0, 0, 40, 30))
+        assert (first.times.preprocess_ms or 0) >= 0.75, "of both networks"
+
+
+def test_crops_are_looked_at_one_at_a_time_between_the_next_image_s_turns() -> None:
+    with stage(start=False, classifier=looks("both", "confirm", crop_margin=0.1)) as at:
+        at.engine.findings[1] = [DENT, ("scratch", 0.8, (20.0, 4.0, 30.0, 20.0))]
+        at.looker.scores = {4: 0.75}
+        for _ in range(2):
+            at.inspection.put(at.image())
+        at.inspection.start()
+        first, second = at.proposals(2)
+        assert (first.outcome, second.outcome) == (Outcome.REJECT, Outcome.PASS)
+        assert [one.counted for one in first.defects if one.source == "net"] == [False, True]
+        assert at.looker.log == ["submit 1", "submit 2", "collect 1", "submit 3", "collect 3", "submit 4", "collect 4", "collect 2"]
+        assert at.looker.shapes == [(HEIGHT, WIDTH), (HEIGHT, WIDTH), (12, 12), (20, 14)]
+
+
+@pytest.mark.parametrize("where", ["submit_errors", "collect_errors"])
+@pytest.mark.parametrize("number", [2, 3], ids=["the whole image", "its crop"])
+def test_a_classifier_that_fails_leaves_no_verdict_to_the_detector(where: str, number: int) -> None:
+    """Its second image is the second part, its third that part's crop."""
+    with stage(classifier=looks("both")) as at:
+        getattr(at.looker, where)[number] = lambda: EngineError("broken")
+        at.engine.findings[2] = [DENT]
+        for wanted in (1, 2, 3):
+            at.inspection.put(at.image())
+            at.proposals(wanted)
+        said = [(one.ticket, one.outcome, one.reason, one.detail, one.defects) for one in at.line.proposals]
+        assert said == [
+            (1, Outcome.PASS, None, "", ()),
+            (2, Outcome.UNINSPECTED, Reason.ENGINE_ERROR, "looker: broken", ()),
+            (3, Outcome.PASS, None, "", ()),
+        ]
+        assert at.failures == []
+
+
+@pytest.mark.parametrize("where", ["submit_errors", "collect_errors"])
+def test_a_classifier_that_is_lost_ends_the_inspection_too(where: str) -> None:
+    with stage(start=False, classifier=looks()) as at:
+        getattr(at.looker, where)[2] = lambda: EngineLostError("gone")
+        for _ in range(4):
+            at.inspection.put(at.image())
+        at.inspection.start()
+        said = {one.ticket: one.reason for one in at.proposals(4)}
+        assert {said[ticket] for ticket in (2, 3, 4)} == {Reason.ENGINE_ERROR}
+        assert [str(error) for error in at.failures] == ["gone"]
+
+
+def test_each_crop_is_a_sign_of_life_and_none_is_looked_at_when_it_is_too_late() -> None:
+    with stage(classifier=looks("detections", max_crops=3)) as at:
+        at.engine.findings[1] = [DENT, DENT, DENT]
+        image = at.image(in_s=1)
+        lives, never = [], threading.Event()  # type: ignore[var-annotated]
+
+        def before(number: int) -> None:
+            lives.append(at.stamp.at_ns)
+            while number == 2 and time.monotonic_ns() < image.view.deadline_ns:
+                never.wait(0.01)
+
+        at.looker.before = before
+        at.inspection.put(image)
+        at.proposals(1)
+        assert at.looker.number == 2, "the third would not have been in time"
+        assert lives[0] < lives[1], "the stage was alive between two crops"
+
+
+def test_other_rules_of_the_classifier_count_from_one_image_to_the_next() -> None:
+    with stage(classifier=looks()) as at:
+        at.looker.scores = {1: 0.75, 2: 0.75}
+        at.inspection.put(at.image())
+        assert at.proposals(1)[0].outcome is Outcome.REJECT
+        product = Product(name="p", version="2", deadline_ms=100, detector=DetectorRules(engine=Path("engine")), classifier=looks(threshold=0.8))
+        told = threading.Event()
+        at.inspection.use(ProductRules(product, Networks(at.engine, at.looker).facts), told.set)  # type: ignore[arg-type]
+        assert told.wait(10)
+        at.inspection.put(at.image())
+        assert at.proposals(2)[1].outcome is Outcome.PASS
