@@ -10,6 +10,7 @@ from inspector.cli.check import check
 from inspector.cli.compile import compile_engine
 from inspector.cli.demo import demo
 from inspector.cli.evaluate import evaluate
+from inspector.cli.explain import explain
 from inspector.cli.keys import build_keys
 from inspector.cli.log import log
 from inspector.cli.run import run
@@ -39,6 +40,7 @@ def build_app() -> typer.Typer:
     app.add_typer(build_keys(), name="keys", rich_help_panel=LINE)
     app.command("train", rich_help_panel=MODEL)(train)
     app.command("evaluate", rich_help_panel=MODEL)(evaluate)
+    app.command("explain", rich_help_panel=MODEL)(explain)
     app.command("compile", rich_help_panel=MODEL)(compile_engine)
     app.command("surfaces", rich_help_panel=MODEL)(surfaces)
     return app

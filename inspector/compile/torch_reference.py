@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,10 +11,9 @@ from inspector.compile.export import export_onnx, weights_sha256
 from inspector.compile.graph import graph_of, named_tensors
 from inspector.compile.reference import Reference
 from inspector.config.recipe import ClassifierRecipe, DetectorRecipe
-from inspector.contract.errors import DataError
 from inspector.models.bilinear import BilinearClassifier
 from inspector.models.multiscale import MultiscaleDetector
-from inspector.training.checkpoint import load_model
+from inspector.training.checkpoint import load_trained
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,9 +43,7 @@ def build_model(recipe: Recipe, weights: Path | None, seed: int = 0) -> Model:
     else:
         model = MultiscaleDetector(recipe.network, recipe.input, len(recipe.classes))
     if weights is not None:
-        trained = json.loads(load_model(model, weights).get("classes", "null"))
-        if trained is not None and tuple(trained) != recipe.classes:
-            raise DataError(f"{weights}: was trained for the classes {', '.join(trained)}, the recipe names {', '.join(recipe.classes)}")
+        load_trained(model, weights, recipe.classes)
     return model.eval()
 
 

@@ -37,6 +37,10 @@ class BilinearNetwork(Section):
     trained from another start)."""
     normalise: Literal["none", "sqrt_l2"] = "none"
     """sqrt_l2: signed square root and L2 norm before the last layer."""
+    descriptor_scale: Annotated[float, Field(gt=0)] = 1.0
+    """Factor on what the last layer sees: with an L2 norm of one it learns slowly (the same model with other weights, from another start)."""
+    border_cells: Annotated[int, Field(ge=0)] = 0
+    """Outermost rings of the map that are not pooled: what they see is for a good part padding, and evidence found there points nowhere."""
     gradient: Literal["true", "norm_constant"] = "norm_constant"
     """Grad-CAM through the L2 norm: the true gradient, whose share in the feature itself is zero, or with the norm held constant."""
 
@@ -77,8 +81,7 @@ class PhaseRecipe(Section):
 class ClassifierTraining(VariantRecipe):
     """How the classifier is trained: two phases, as in the paper, section 3.
 
-    In the first the trunks are frozen: their features of every flip are computed once and kept; contrast, brightness and crops are drawn
-    ``cached_variants`` times for each.
+    In the first the trunks are frozen, and their features of every picture are computed once and kept.
     """
 
     new_layers: PhaseRecipe = PhaseRecipe(epochs=30, learning_rate=1e-3, batch=64)
@@ -88,7 +91,7 @@ class ClassifierTraining(VariantRecipe):
     frozen_stages: Annotated[int, Field(ge=0, le=6)] = 0
     """Leading stages of the trunk (the stem is the first) that phase two does not train either."""
     cached_variants: Positive = 1
-    """Variants of each picture whose features are kept for phase one."""
+    """Of each picture, whose features are kept for phase one: the picture as it is, and as many more, varied at random, as make this number."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the pooled feature's entries that are left out at random while training."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -97,6 +100,12 @@ class ClassifierTraining(VariantRecipe):
     precision: Precision = "fp32"
     seed: Annotated[int, Field(ge=0)] = 0
     pretrained: Literal["none", "imagenet"] = "imagenet"
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if self.new_layers.epochs == 0 and self.all_layers.epochs == 0:
+            raise ValueError("new_layers.epochs and all_layers.epochs are both 0: nothing would be trained")
+        return self
 
 
 class ClassifierCompile(BuildRecipe):

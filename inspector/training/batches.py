@@ -47,6 +47,19 @@ class Batch:
     targets: tuple[Targets, ...]
 
 
+def epoch_indices(seed: int, count: int, batch: int, step: int) -> list[int]:
+    """Which of ``count`` pictures the ``batch`` of ``step`` (0, 1, ...) sees: each once per epoch, in an order drawn per epoch."""
+    chosen: list[int] = []
+    position, end = step * batch, (step + 1) * batch
+    while position < end:
+        epoch, place = divmod(position, count)
+        order = np.random.default_rng([seed, ORDER, epoch]).permutation(count)
+        part = order[place : place + end - position].tolist()
+        chosen += part
+        position += len(part)
+    return chosen
+
+
 class BatchSource:
     """Makes the batch of any step.
 
@@ -86,14 +99,8 @@ class BatchSource:
         return height, width
 
     def indices(self, step: int) -> list[int]:
-        """Which pictures ``step`` sees: each once per epoch, in an order drawn per epoch."""
-        count = len(self.dataset)
-        chosen = []
-        for position in range(step * self.training.batch, (step + 1) * self.training.batch):
-            epoch, place = divmod(position, count)
-            order = np.random.default_rng([self.training.seed, ORDER, epoch]).permutation(count)
-            chosen.append(int(order[place]))
-        return chosen
+        """Which pictures ``step`` sees."""
+        return epoch_indices(self.training.seed, len(self.dataset), self.training.batch, step)
 
     def _sample(self, index: int, height_px: int, width_px: int, random: np.random.Generator) -> tuple[np.ndarray, Targets]:
         """One augmented picture on its canvas, uint8 [C, height_px, width_px], with its targets."""

@@ -14,7 +14,7 @@ from safetensors.torch import save
 from inspector.contract.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -30,7 +30,7 @@ class Progress:
     step: int
     """Steps done."""
     elapsed_s: float
-    """Time spent in them, over all runs."""
+    """Time spent in them and in what the first of them needed, over all runs."""
     recipe_hash: str
     """Of what may not change between a checkpoint and its resumption."""
 
@@ -80,10 +80,33 @@ def load_model(model: nn.Module, path: Path) -> dict[str, str]:
     weights, about = load_weights(path)
     try:
         model.load_state_dict(weights)
-    except RuntimeError as error:
-        told = str(error).splitlines()
-        raise DataError(f"{path}: does not fit the recipe's network: {' '.join(line.strip() for line in told[1:3])} ...") from None
+    except RuntimeError:
+        whose = f"it is of the recipe {about['recipe']!r}; " if "recipe" in about else ""
+        told = whose + _misfit(model.state_dict(), weights)
+        raise DataError(f"{path}: does not fit the recipe's network ({told}); name weights that were trained with this recipe") from None
     return about
+
+
+def _misfit(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """In what two sets of tensors differ."""
+    kinds = {
+        "missing": [name for name in wanted if name not in given],
+        "of another network": [name for name in given if name not in wanted],
+        "of another shape": [name for name, tensor in wanted.items() if name in given and given[name].shape != tensor.shape],
+    }
+    counts = ", ".join(f"{len(names)} {kind}" for kind, names in kinds.items() if names)
+    return f"tensors: {counts}; the first is {next((name for names in kinds.values() for name in names), 'unknown')}"
+
+
+def load_trained(model: nn.Module, path: Path, classes: Sequence[str]) -> None:
+    """Fills a model with trained weights, which must be of the same classes in the same order.
+
+    Raises:
+        DataError: as :func:`load_model`, or they were trained for other classes.
+    """
+    trained = json.loads(load_model(model, path).get("classes", "null"))
+    if trained is not None and tuple(trained) != tuple(classes):
+        raise DataError(f"{path}: was trained for the classes {', '.join(trained)}, the recipe names {', '.join(classes)}")
 
 
 def save_checkpoint(path: Path, model: nn.Module, average: nn.Module | None, optimiser: torch.optim.Optimizer, progress: Progress) -> None:
@@ -103,6 +126,25 @@ def save_checkpoint(path: Path, model: nn.Module, average: nn.Module | None, opt
     save_weights(path, copies, {STATE: json.dumps(state)})
 
 
+def read_progress(path: Path) -> Progress:
+    """Where the training of a checkpoint stands; the tensors are not read.
+
+    Raises:
+        DataError: the file is missing, damaged, or no checkpoint.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _progress(dict(file.metadata() or {}))
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise DataError(f"{path}: is no checkpoint that can be read ({str(error).splitlines()[0]}); train without --resume") from None
+
+
+def _progress(about: Mapping[str, str]) -> Progress:
+    """The progress in a checkpoint's metadata; KeyError or ValueError where there is none."""
+    state = json.loads(about[STATE])
+    return Progress(int(state["step"]), float(state["elapsed_s"]), str(state["recipe_hash"]))
+
+
 def load_checkpoint(path: Path, model: nn.Module, average: nn.Module | None, optimiser: torch.optim.Optimizer) -> Progress:
     """Brings everything back to where :func:`save_checkpoint` left it.
 
@@ -111,8 +153,7 @@ def load_checkpoint(path: Path, model: nn.Module, average: nn.Module | None, opt
     """
     tensors, about = load_weights(path)
     try:
-        state = json.loads(about[STATE])
-        progress = Progress(int(state["step"]), float(state["elapsed_s"]), str(state["recipe_hash"]))
+        progress = _progress(about)
         model.load_state_dict(_under("model.", tensors))
         if average is not None:
             average.load_state_dict(_under("average.", tensors))

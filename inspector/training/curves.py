@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from inspector.training.evaluate import Evaluation
 
-LOSSES = ("rpn_class", "rpn_box", "head_class", "head_box")
+NO_LOSSES = frozenset({"step", "epoch", "share_done", "elapsed_s", "step_s", "learning_rate"})
+"""Entries of a log line that are no losses."""
 SMOOTHING = 0.8
 """Share of a curve's running mean that a new point keeps."""
 
@@ -41,7 +42,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def draw_losses(log: Path, picture: Path) -> None:
-    """Draws the four losses and the learning rate over the epochs, as a PNG. Where a training was resumed, the later lines of a step count.
+    """Draws the losses and the learning rate over the epochs, as a PNG. Where a training was resumed, the later lines of a step count.
 
     Raises:
         DataError: the log cannot be read, or the picture cannot be written.
@@ -51,7 +52,7 @@ def draw_losses(log: Path, picture: Path) -> None:
     figure = Figure(figsize=(9, 6), layout="constrained")
     losses, rates = figure.subplots(2, 1, height_ratios=[3, 1], sharex=True)
     epochs = [line["epoch"] for line in lines]
-    for index, name in enumerate(LOSSES):
+    for index, name in enumerate(name for name in (lines[0] if lines else ()) if name not in NO_LOSSES):
         values = [line[name] for line in lines]
         losses.plot(epochs, values, color=f"C{index}", alpha=0.25)
         losses.plot(epochs, _smoothed(values), color=f"C{index}", label=name.replace("_", " "))

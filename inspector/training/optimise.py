@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
+from torch import nn
 
 if TYPE_CHECKING:
     from inspector.config.detector import TrainingRecipe
     from inspector.models.multiscale import MultiscaleDetector
+
+ModelT = TypeVar("ModelT", bound=nn.Module)
 
 COSINE_END = 0.01
 """Share of the learning rate that is left in the end."""
@@ -45,7 +48,7 @@ def set_rate(optimiser: torch.optim.Optimizer, factor: float) -> None:
         group["lr"] = group["base_rate"] * factor
 
 
-class MovingAverage:
+class MovingAverage(Generic[ModelT]):
     """An exponential moving average of a model's trainable weights, in a model of its own; frozen ones are the same in both.
 
     Args:
@@ -53,7 +56,7 @@ class MovingAverage:
         decay: share of the average that a step keeps; it rises to this from 0.1, so that the start is soon forgotten.
     """
 
-    def __init__(self, model: MultiscaleDetector, decay: float) -> None:
+    def __init__(self, model: ModelT, decay: float) -> None:
         self.model = copy.deepcopy(model).eval()
         self.model.requires_grad_(requires_grad=False)
         self.decay = decay

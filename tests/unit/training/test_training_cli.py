@@ -20,7 +20,7 @@ from inspector.contract.errors import ConfigError, DataError, EngineError, ExitC
 from inspector.engine import opening
 from inspector.engine.manifest import encode_manifest
 from inspector.engine.null import NullEngine, null_manifest
-from inspector.training.loop import StepReport
+from inspector.training.stepping import StepReport
 
 
 def app() -> typer.Typer:
@@ -148,9 +148,9 @@ def test_a_terminal_shows_a_bar_with_losses_and_the_time_left(monkeypatch: pytes
     monkeypatch.setattr(sys, "stdout", terminal)
     monkeypatch.setenv("COLUMNS", "200")
     with _display(100) as listener:
-        listener(StepReport(50, 1.25, 0.5, 120.0, 0.5, 1e-3, 0.1, 0.2, 0.3, 0.4))
+        listener(StepReport(50, 1.25, 0.5, 120.0, 0.5, 1e-3, {"rpn_class": 0.1, "rpn_box": 0.2, "head_class": 0.3, "head_box": 0.4}))
     told = terminal.getvalue()
-    for part in ("epoch 1.25", "50 %", "rpn 0.100 0.200 head 0.300 0.400", "2.0 min left"):
+    for part in ("epoch 1.25", "50 %", "rpn class 0.100  rpn box 0.200  head class 0.300  head box 0.400", "2.0 min left"):
         assert part in told
 
 

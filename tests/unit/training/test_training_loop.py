@@ -16,8 +16,9 @@ from inspector.training.curves import draw_losses, read_log
 from inspector.training.datasets import read_dataset
 from inspector.training.detect import detect_all, torch_detector
 from inspector.training.evaluate import evaluate_detections
-from inspector.training.loop import CHECKPOINT, LOG, WEIGHTS, StepReport, Trainer
+from inspector.training.loop import Trainer
 from inspector.training.optimise import MovingAverage, rate_factor
+from inspector.training.stepping import CHECKPOINT, LOG, WEIGHTS, StepReport
 
 NEVER = threading.Event()
 
