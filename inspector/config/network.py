@@ -48,6 +48,21 @@ class VariantRecipe(Section):
     """Contrast is drawn from 1 - contrast .. 1 + contrast."""
     brightness: Annotated[float, Field(ge=0)] = 0.0
     """Grey levels, drawn from -brightness .. brightness."""
+    quarter_turns: bool = False
+    """Each image is turned by 0, 90, 180 or 270 degrees, for surfaces without an up and down."""
+    mean_levels: tuple[float, float] | None = None
+    """The picture's mean is moved to a grey level drawn from this range: for lines whose light changes."""
+    gains: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] | None = None
+    """The picture's distance from its own mean is multiplied by a factor drawn from this range, evenly in its logarithm."""
+    unchanged_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the images whose grey levels stay as they are."""
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        for name, pair in (("mean_levels", self.mean_levels), ("gains", self.gains)):
+            if pair is not None and pair[0] > pair[1]:
+                raise ValueError(f"{name}: the second is the larger one")
+        return self
 
 
 class BuildRecipe(Section):

@@ -52,6 +52,8 @@ class ClassifierRecipe(BaseRecipe):
     def _classes(self) -> Self:
         if len(self.classes) < 2:
             raise ValueError("classes: a classifier tells at least two apart")
+        if min(self.grid) <= 2 * self.network.border_cells:
+            raise ValueError(f"border_cells = {self.network.border_cells} leaves nothing of a map of {self.grid[0]} x {self.grid[1]} cells")
         if self.good is not None and self.good not in self.classes:
             raise ValueError(f"good = {self.good!r} is not among classes")
         return self

@@ -39,9 +39,9 @@ class Trace(NamedTuple):
     """All named tensors of one pass: N images, C classes, L = h w positions; floating unless told."""
 
     features_a: Tensor
-    """[N, C1, h, w]."""
+    """[N, C1, h - 2 border, w - 2 border]: without the rings that are not pooled."""
     features_b: Tensor
-    """[N, C2, h, w]."""
+    """[N, C2, h - 2 border, w - 2 border]."""
     logits: Tensor
     """[N, C]: y of the paper."""
     scores: Tensor
@@ -49,7 +49,7 @@ class Trace(NamedTuple):
     label: Tensor
     """[N] int32: the predicted class, 0-based."""
     grad_cam: Tensor
-    """[N, h, w], >= 0: Grad-CAM of the predicted class on feature A, equations 4 and 5."""
+    """[N, h, w], >= 0: Grad-CAM of the predicted class on feature A, equations 4 and 5; zero where nothing is pooled, as the other."""
     contribution: Tensor
     """[N, h, w], signed: each position's share of the predicted class's logit."""
 
@@ -114,13 +114,16 @@ class BilinearClassifier(nn.Module):
         return [trunk.taps(x, (self.network.level,))[0] for trunk in self.backbones]
 
     def features(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Features A and B [N, channels, h, w] from the trunks' maps; the same tensor twice where the pooling takes one only."""
+        """Features A and B [N, channels, h, w] from the trunks' maps, without their border; the same tensor twice where the pooling takes one."""
         streams = self.network.streams * self.functions
         each = [maps[index % len(maps)] for index in range(streams)]
         if self.projections:
             each = [projection(tensor) for projection, tensor in zip(self.projections, each, strict=True)]
             if self.network.activation == "relu":
                 each = [functional.relu(tensor) for tensor in each]
+        border = self.network.border_cells
+        if border:
+            each = [tensor[:, :, border:-border, border:-border] for tensor in each]
         functions = [torch.cat(each[start : start + self.network.streams], dim=1) for start in range(0, streams, self.network.streams)]
         return functions[0], functions[-1]
 
@@ -136,11 +139,11 @@ class BilinearClassifier(nn.Module):
         return 1.0 / (int(a.shape[-2]) * int(a.shape[-1])) if average else 1.0
 
     def descriptor(self, phi: Tensor) -> Tensor:
-        """Z [N, C1, C2]: Phi itself, or its signed square root with an L2 norm of one."""
+        """Z [N, C1, C2]: Phi itself, or its signed square root with an L2 norm of one; times the recipe's scale."""
         if self.network.normalise == "none":
-            return phi
+            return phi * self.network.descriptor_scale
         root, norm = _root_and_norm(phi)
-        return root / norm
+        return root / norm * self.network.descriptor_scale
 
     def head(self, descriptor: Tensor) -> Tensor:
         """Logits [N, C] from Z [N, C1, C2]."""
@@ -151,6 +154,7 @@ class BilinearClassifier(nn.Module):
         """G = dy_n / dPhi [N, C1, C2] in closed form, n the image's label [N]; with the norm held constant if asked for and there is one."""
         count, rows, columns = int(phi.shape[0]), int(phi.shape[1]), int(phi.shape[2])
         weight = self.classes.weight.index_select(0, label).reshape(count if not torch.onnx.is_in_onnx_export() else -1, rows, columns)
+        weight = weight * self.network.descriptor_scale
         if self.network.normalise == "none":
             return weight
         root, norm = _root_and_norm(phi)
@@ -192,8 +196,10 @@ class BilinearClassifier(nn.Module):
         constant = self.score_gradient(phi, label, norm_constant=True)
         same = self.network.normalise == "none" or self.network.gradient == "norm_constant"
         gradient = constant if same else self.score_gradient(phi, label, norm_constant=False)
-        maps = self.grad_cam(a, b, gradient), self.contribution(a, b, constant)
-        return Trace(a, b, logits, functional.softmax(logits, 1), label.to(torch.int32), *maps)
+        cam, contribution = (
+            functional.pad(map_, [self.network.border_cells] * 4) for map_ in (self.grad_cam(a, b, gradient), self.contribution(a, b, constant))
+        )
+        return Trace(a, b, logits, functional.softmax(logits, 1), label.to(torch.int32), cam, contribution)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits [N, C] of uint8 [N, C, H, W]."""

@@ -43,6 +43,21 @@ def flipped(
     return np.ascontiguousarray(image), boxes
 
 
+def turned(image: NDArray[np.uint8], boxes: NDArray[np.float32], quarters: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """A picture and its boxes, turned to the left by ``quarters`` times 90 degrees.
+
+    Args:
+        image: uint8 [H, W] or [H, W, 3].
+        boxes: float32 [n, 4] (x1, y1, x2, y2), px.
+        quarters: 0..3.
+    """
+    for _ in range(quarters):
+        width = image.shape[1]
+        image = np.rot90(image)
+        boxes = np.stack((boxes[:, 1], width - boxes[:, 2], boxes[:, 3], width - boxes[:, 0]), axis=1)
+    return np.ascontiguousarray(image), boxes
+
+
 def with_contrast(image: NDArray[np.uint8], contrast: float, brightness: float) -> NDArray[np.uint8]:
     """The picture with its distance from its own mean times ``contrast``, then shifted by ``brightness`` grey levels, cut to 0..255."""
     mean = float(image.mean())
@@ -68,7 +83,9 @@ def cropped(image: NDArray[np.uint8], boxes: NDArray[np.float32], window: tuple[
 def augment(
     image: NDArray[np.uint8], boxes: NDArray[np.float32], training: VariantRecipe, random: np.random.Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """One random variant: one of the recipe's flips or none, each as likely; contrast, brightness, size and place of the crop drawn evenly.
+    """One random variant of a picture, as the recipe says.
+
+    One of its flips or none, each as likely; contrast, brightness, mean level, size and place of the crop drawn evenly, turns too.
 
     Returns:
         The picture, and all its boxes; those that the crop left out have no area.
@@ -79,7 +96,14 @@ def augment(
     if choice < len(training.flips):
         kind = training.flips[choice]
         image, boxes = flipped(image, boxes, horizontal=kind != "vertical", vertical=kind != "horizontal")
-    if training.contrast > 0 or training.brightness > 0:
+    if training.quarter_turns:
+        image, boxes = turned(image, boxes, int(random.integers(4)))
+    if training.gains is not None:
+        contrast *= float(np.exp(random.uniform(*np.log(training.gains))))
+    if training.mean_levels is not None:
+        brightness += float(random.uniform(*training.mean_levels)) - float(image.mean())
+    kept = training.unchanged_share > 0 and float(random.random()) < training.unchanged_share
+    if not kept and (contrast, brightness) != (1.0, 0.0):
         image = with_contrast(image, contrast, brightness)
     if training.smallest_crop < 1:
         height, width = image.shape[:2]

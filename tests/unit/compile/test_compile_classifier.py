@@ -29,6 +29,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "true gradient": {"trunks": "shared", "normalise": "sqrt_l2", "gradient": "true", "positions": "mean"},
     "plain BCNN, one trunk": {"trunks": "shared", "streams": 1, "channels": 0},
     "average, lite": {"backbone": "efficientnet_lite0", "pooling": "average", "streams": 1, "trunks": "shared"},
+    "without its border": {"trunks": "shared", "level": 3, "border_cells": 1, "normalise": "sqrt_l2", "descriptor_scale": 10.0},
     "residual": {"backbone": "resnet18", "streams": 1, "level": 3},
 }
 

@@ -20,6 +20,7 @@ FORMS: tuple[dict[str, Any], ...] = (
     {"positions": "mean", "activation": "relu"},
     {"normalise": "sqrt_l2", "gradient": "true"},
     {"normalise": "sqrt_l2", "gradient": "norm_constant", "activation": "relu"},
+    {"normalise": "sqrt_l2", "descriptor_scale": 10.0, "trunks": "shared"},
     {"pooling": "average", "streams": 1},
 )
 
@@ -103,6 +104,26 @@ def test_the_contributions_sum_to_the_class_score(form: dict[str, Any]) -> None:
         found = model.trace(images(4))
         score = found.logits.max(1).values - model.classes.bias[found.label.long()]
     assert torch.allclose(found.contribution.sum((1, 2)), score, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("form", [{}, {"pooling": "average", "streams": 1}], ids=str)
+def test_what_is_not_pooled_has_no_heat_and_no_say(form: dict[str, Any]) -> None:
+    model = classifier(6, level=3, border_cells=1, trunks="shared", **form)
+    with torch.no_grad():
+        maps = model.trunk_maps(model.normalise(images(3)))
+        whole = model.explain(*model.features(maps))
+        for one in maps:
+            one[:, :, 0] = one[:, :, -1] = 9.0
+            one[:, :, :, 0] = one[:, :, :, -1] = -9.0
+        other = model.explain(*model.features(maps))
+    assert whole.features_a.shape[2:] == (2, 4)
+    assert whole.contribution.shape == whole.grad_cam.shape == (3, 4, 6)
+    for left, right in zip(whole, other, strict=True):
+        assert torch.equal(left, right)
+    inner = whole.contribution[:, 1:-1, 1:-1]
+    assert float(inner.abs().sum()) == float(whole.contribution.abs().sum()) > 0
+    score = whole.logits.max(1).values - model.classes.bias[whole.label.long()]
+    assert torch.allclose(whole.contribution.sum((1, 2)), score, rtol=1e-10)
 
 
 def test_with_the_norm_the_contributions_sum_to_the_class_score_but_for_epsilon() -> None:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inspector.config.detector import TrainingRecipe
-from inspector.training.augment import areas, augment, cropped, flipped, with_contrast
+from inspector.config.network import VariantRecipe
+from inspector.training.augment import areas, augment, cropped, flipped, turned, with_contrast
 from inspector.training.batches import BatchSource
 from inspector.training.datasets import read_dataset
 
@@ -63,6 +64,37 @@ def test_without_augmentation_nothing_changes() -> None:
     same_image, same_boxes = augment(image, boxes, TrainingRecipe(flips=()), np.random.default_rng(0))
     np.testing.assert_array_equal(same_image, image)
     np.testing.assert_array_equal(same_boxes, boxes)
+
+
+@pytest.mark.parametrize("quarters", range(4))
+def test_boxes_follow_quarter_turns(quarters: int) -> None:
+    image, box = marked((3, 5, 9, 6)), np.array([[3, 5, 9, 6]], np.float32)
+    found, boxes = turned(image, box, quarters)
+    rows, columns = np.nonzero(found)
+    np.testing.assert_array_equal(boxes[0], [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+    np.testing.assert_array_equal(found, np.rot90(image, quarters))
+
+
+def test_the_mean_level_and_the_gain_are_drawn_from_their_ranges_and_some_pictures_are_left() -> None:
+    image = np.random.default_rng(0).integers(110, 131, (20, 30), dtype=np.uint8)
+    training = VariantRecipe(flips=(), mean_levels=(80, 160), gains=(0.5, 2.0), unchanged_share=0.25)
+    random = np.random.default_rng(1)
+    found = [augment(image, np.empty((0, 4), np.float32), training, random)[0] for _ in range(400)]
+    changed = [one for one in found if not np.array_equal(one, image)]
+    assert 0.65 < len(changed) / 400 < 0.85
+    means = np.array([one.mean() for one in changed])
+    gains = np.array([one.std() for one in changed]) / image.std()
+    assert 79 < means.min() < 90
+    assert 150 < means.max() < 161
+    assert 0.45 < gains.min() < 0.6
+    assert 1.7 < gains.max() < 2.1
+    assert abs(np.median(gains) - 1) < 0.15
+
+
+def test_ranges_rise() -> None:
+    for wrong in ({"mean_levels": (9, 8)}, {"gains": (2, 1)}, {"gains": (0, 1)}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            VariantRecipe.model_validate(wrong)
 
 
 def test_a_batch_depends_on_seed_and_step_alone(rectangles: Path, make_recipe: Any) -> None:
