@@ -80,6 +80,45 @@ def test_missing_files_are_named_with_their_key(folder: Path) -> None:
     assert "detector.engine: no such file" in text
 
 
+CLASSIFIER = """
+[classifier]
+engine = "engines/look.json"
+"""
+
+
+def test_a_classifier_s_engine_is_relative_to_the_product_file_too(folder: Path) -> None:
+    (folder / "products").mkdir()
+    (folder / "station.toml").write_text(STATION.replace("profile.toml", "products/profile.toml"))
+    (folder / "products" / "profile.toml").write_text(PRODUCT.replace("engine.json", "../engine.json") + CLASSIFIER)
+    text = problems(folder / "station.toml")
+    assert f"classifier.engine: no such file: {folder / 'products' / 'engines' / 'look.json'} (make it with `inspector compile`)" in text
+    assert "detector.engine" not in text
+    (folder / "products" / "engines").mkdir()
+    (folder / "products" / "engines" / "look.json").write_text("{}")
+    product = read_station(folder / "station.toml").product
+    assert product.classifier is not None
+    assert product.classifier.engine == folder / "products" / "engines" / "look.json"
+    assert (product.classifier.on, product.classifier.verdict, product.classifier.threshold) == ("image", "either", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        ('on = "crops"', "classifier.on"),
+        ('verdict = "both"', "classifier.verdict"),
+        ("threshold = 1.5", "classifier.threshold"),
+        ('map = "saliency"', "classifier.map"),
+        ("crop_margin = -1", "classifier.crop_margin"),
+        ("max_crops = 0", "classifier.max_crops"),
+        ("min_side_px = 3", "classifier.min_side_px: unknown key"),
+        ("[classifier.classes.dent]\nmin_side_px = 3", "classifier.classes.dent.min_side_px: unknown key"),
+    ],
+)
+def test_a_wrong_classifier_section_is_told_by_key(folder: Path, line: str, key: str) -> None:
+    (folder / "profile.toml").write_text(PRODUCT + CLASSIFIER + line + "\n")
+    assert f"profile.toml: {key}" in problems(folder / "station.toml")
+
+
 def test_a_group_needs_known_cameras_and_an_id_of_the_line(folder: Path) -> None:
     (folder / "profile.toml").write_text(PRODUCT.replace("[detector]", 'views = ["top", "side"]\n[detector]'))
     text = problems(folder / "station.toml")
