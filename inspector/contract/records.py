@@ -89,7 +89,10 @@ class StageTimes(msgspec.Struct, frozen=True):
     """Arrival to the start of inspection."""
     validity_ms: float | None = None
     preprocess_ms: float | None = None
+    """Converting, resizing and letterboxing, summed over the networks and what each was shown; with two networks, or crops, some of it passes while
+    an engine computes, and so counts in ``engine_ms`` too."""
     engine_ms: float | None = None
+    """From submitting the image to the first network to having the last network's last result."""
     rules_ms: float | None = None
     total_ms: float | None = None
     """Exposure (or, without one, opening) to closing."""
