@@ -54,7 +54,7 @@ def autograd_grad_cam(model: BilinearClassifier, a: torch.Tensor, b: torch.Tenso
     if model.network.normalise == "sqrt_l2" and model.network.gradient == "norm_constant":
         root = torch.sign(phi) * torch.sqrt(phi.abs() + 1e-5)
         norm = torch.sqrt((root * root).sum((1, 2), keepdim=True) + 1e-10).detach()
-        logits = model.head(root / norm)
+        logits = model.head(root / norm * model.network.descriptor_scale)
     else:
         logits = model.head(model.descriptor(phi))
     (gradient,) = torch.autograd.grad(logits.max(1).values.sum(), a)
