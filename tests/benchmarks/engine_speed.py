@@ -29,7 +29,7 @@ from inspector.compile.network import read_network
 from inspector.compile.reference import surface_canvases
 from inspector.compile.torch_reference import build_model
 from inspector.config.network import Precision
-from inspector.config.recipe import read_detector_recipe
+from inspector.config.recipe import read_recipe
 from inspector.engine.cpu import available_threads, cpu_device
 from inspector.engine.openvino import OpenVinoEngine, computes_bf16
 
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--torch-bf16", action="store_true", help="also torch under bf16 autocast")
     parser.add_argument("--json", action="store_true", help="one JSON object last")
     chosen = parser.parse_args()
-    recipe = read_detector_recipe(chosen.recipe)
+    recipe = read_recipe(chosen.recipe)
     threads = available_threads(chosen.threads)
     torch.set_num_threads(threads)
     console = Console(highlight=False)
