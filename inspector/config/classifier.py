@@ -76,6 +76,8 @@ class PhaseRecipe(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Decoupled from the gradient (AdamW); 0: plain Adam."""
     schedule: Literal["constant", "cosine"] = "constant"
+    warm_up_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps over which the rate rises to its full value."""
 
 
 class ClassifierTraining(VariantRecipe):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,7 +18,7 @@ from inspector.training.augment import augment
 from inspector.training.batches import epoch_indices
 from inspector.training.checkpoint import Progress, load_checkpoint, read_progress, save_checkpoint, save_weights
 from inspector.training.feature_cache import FeatureCache
-from inspector.training.optimise import COSINE_END, MovingAverage, set_rate
+from inspector.training.optimise import MovingAverage, rate_factor, set_rate
 from inspector.training.stepping import CHECKPOINT, WEIGHTS, SteppedTraining, check_finite
 
 if TYPE_CHECKING:
@@ -221,11 +220,9 @@ class ClassifierTrainer(SteppedTraining[ClassBatch]):
 
     def _rate_factor(self) -> float:
         """Factor on the phase's learning rate."""
-        if self.phase.schedule == "constant":
-            return 1.0
-        steps = self._steps[0] if self.first_phase else self._steps[1]
-        share = (self.step if self.first_phase else self.step - self._steps[0]) / steps
-        return COSINE_END + (1 - COSINE_END) * 0.5 * (1 + math.cos(math.pi * min(1.0, max(share, self.time_share))))
+        begun, steps = (0, self._steps[0]) if self.first_phase else self._steps
+        step = self.step - begun
+        return rate_factor(self.phase, step, max(step / steps, self.time_share))
 
     def _variant(self, variant: int, index: int) -> NDArray[np.uint8]:
         """The canvas of a kept variant, uint8 [C, H, W]; the first is the picture as it is."""

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 if TYPE_CHECKING:
+    from inspector.config.classifier import PhaseRecipe
     from inspector.config.detector import TrainingRecipe
     from inspector.models.multiscale import MultiscaleDetector
 
@@ -34,8 +35,8 @@ def make_optimiser(model: MultiscaleDetector, training: TrainingRecipe) -> torch
     return torch.optim.AdamW(groups, weight_decay=training.weight_decay, fused=True)
 
 
-def rate_factor(training: TrainingRecipe, step: int, share_done: float) -> float:
-    """Factor on every learning rate at ``step`` (0, 1, ...) when ``share_done`` (0..1) of the training lies behind."""
+def rate_factor(training: TrainingRecipe | PhaseRecipe, step: int, share_done: float) -> float:
+    """Factor on every learning rate at ``step`` (0, 1, ...) when ``share_done`` (0..1) of the training, or phase, lies behind."""
     warm = min(1.0, (step + 1) / training.warm_up_steps) if training.warm_up_steps else 1.0
     if training.schedule == "constant":
         return warm
