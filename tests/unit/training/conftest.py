@@ -11,7 +11,7 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from inspector.config.recipe import DetectorRecipe
+from inspector.config.recipe import ClassifierRecipe, DetectorRecipe
 
 SIZE_PX = 64
 
@@ -110,3 +110,71 @@ def make_recipe() -> Any:
 @pytest.fixture
 def make_rectangles() -> Any:
     return write_rectangles
+
+
+KINDS = ("plain", "light", "dark")
+
+
+def write_marks(folder: Path, count: int = 4, size: int = SIZE_PX) -> Path:
+    """Grey noise, ``count`` pictures of each class: 'plain', or with a bright ('light') or dark ('dark') square; as a COCO json with image_class."""
+    random = np.random.default_rng(5)
+    (folder / "images").mkdir(parents=True)
+    images, annotations = [], []
+    for number in range(3 * count):
+        kind = KINDS[number % 3]
+        picture = random.integers(110, 146, (size, size), np.uint8)
+        x, y = (int(random.integers(size * 5 // 8)) for _ in range(2))
+        if kind != "plain":
+            picture[y : y + size * 3 // 8, x : x + size * 3 // 8] = 255 if kind == "light" else 0
+            box = [x, y, size * 3 // 8, size * 3 // 8]
+            annotations.append({"id": number, "image_id": number, "category_id": KINDS.index(kind), "bbox": box, "iscrowd": 0})
+        cv2.imwrite(str(folder / "images" / f"{number}.png"), picture)
+        images.append({"id": number, "file_name": f"{number}.png", "width": size, "height": size, "image_class": kind})
+    path = folder / "marks.json"
+    categories = [{"id": index, "name": name} for index, name in enumerate(KINDS) if index]
+    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    return path
+
+
+@pytest.fixture
+def marks(tmp_path: Path) -> Path:
+    return write_marks(tmp_path / "marks")
+
+
+@pytest.fixture
+def make_marks() -> Any:
+    return write_marks
+
+
+def tiny_classifier(network: dict[str, Any] | None = None, **training: Any) -> ClassifierRecipe:
+    """A classifier that trains in seconds."""
+    values = {
+        "name": "tiny-classes",
+        "classes": KINDS,
+        "good": "plain",
+        "input": {"height_px": SIZE_PX, "width_px": SIZE_PX, "stride_px": 8, "mean": [127, 127, 127], "std": [64, 64, 64]},
+        "network": {
+            "architecture": "bilinear",
+            "backbone": "vgg16",
+            "backbone_width": 0.125,
+            "level": 3,
+            "streams": 1,
+            "channels": 8,
+            "positions": "mean",
+            **(network or {}),
+        },
+        "heat_map": {"threshold": 0.5},
+        "training": {
+            "new_layers": {"epochs": 20, "learning_rate": 1e-2, "batch": 6},
+            "all_layers": {"epochs": 20, "learning_rate": 3e-4, "batch": 6},
+            "flips": [],
+            "pretrained": "none",
+            **training,
+        },
+    }
+    return ClassifierRecipe.model_validate(values)
+
+
+@pytest.fixture
+def make_classifier() -> Any:
+    return tiny_classifier
