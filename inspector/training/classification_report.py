@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 HEADINGS = ("class", "labels", "AP", "accuracy", "precision", "F1")
 """Of one method's table. The accuracy of a class is its recall: the share of its pictures that were given it."""
-WHOLE, RANDOM = "whole picture", "random point"
-"""The controls' columns beside the heat maps."""
+CONTROL = "control"
+"""The column beside the heat maps: what :func:`pointing_note` says."""
 
 OVER_ALL = ("mean", "all")
 """Names of last rows."""
@@ -90,7 +90,9 @@ def comparison_table(methods: Mapping[str, Classification], title: str) -> Table
 
 
 def pointing(maps: Mapping[str, Localisation]) -> tuple[tuple[str, ...], list[Cells]]:
-    """Heat maps beside one another and beside the controls: the headings, and for each figure its rows.
+    """Heat maps beside one another and beside the control: the headings, and for each figure its rows.
+
+    The control of peaks is a random point, of boxes the whole picture.
 
     Args:
         maps: at least one, by the name of its column.
@@ -102,20 +104,24 @@ def pointing(maps: Mapping[str, Localisation]) -> tuple[tuple[str, ...], list[Ce
     _same([(one.threshold, one.left_out), *map(_measured_on, one.classes)] for one in results)
     by_class = list(zip(*((*one.classes, one.mean) for one in results), strict=True))
 
-    def group(figure: str, of_map: Figure, of_whole: Figure | None, of_random: Figure | None) -> Cells:
-        def cells(row: Sequence[PointingFigures]) -> tuple[str, ...]:
-            first = row[0]
-            controls = ["" if control is None else share(control(first)) for control in (of_whole, of_random)]
-            return figure, first.name, str(first.pictures), *(share(of_map(one)) for one in row), *controls
-
-        return [cells(row) for row in by_class]
+    def group(figure: str, of_map: Figure, of_control: Figure) -> Cells:
+        return [(figure, row[0].name, str(row[0].pictures), *(share(of_map(one)) for one in row), share(of_control(row[0]))) for row in by_class]
 
     groups = [
-        group(f"box hits (IoU >= {results[0].threshold:g})", lambda one: one.box_hits, lambda one: one.whole_hits, None),
-        group("peak in a box", lambda one: one.peak_hits, None, lambda one: one.random_hits),
-        group("mean IoU", lambda one: one.mean_iou, lambda one: one.whole_iou, None),
+        group("box hits", lambda one: one.box_hits, lambda one: one.whole_hits),
+        group("peak hits", lambda one: one.peak_hits, lambda one: one.random_hits),
+        group("mean IoU", lambda one: one.mean_iou, lambda one: one.whole_iou),
     ]
-    return ("figure", "class", "pictures", *maps, WHOLE, RANDOM), groups
+    return ("figure", "class", "pictures", *maps, CONTROL), groups
+
+
+def pointing_note(maps: Mapping[str, Localisation]) -> str:
+    """What the figures of :func:`pointing` count."""
+    threshold = next(iter(maps.values())).threshold
+    return (
+        f"A box hits that overlaps a true one with an IoU of {threshold:g} or more, a peak that lies in one. "
+        "Control: the whole picture as the box, a random point as the peak."
+    )
 
 
 def pointing_table(maps: Mapping[str, Localisation], title: str) -> Table:
@@ -124,7 +130,9 @@ def pointing_table(maps: Mapping[str, Localisation], title: str) -> Table:
     Raises:
         ValueError: as :func:`pointing`.
     """
-    return _grouped_table(title, *pointing(maps))
+    table = _grouped_table(title, *pointing(maps))
+    table.caption, table.caption_justify = pointing_note(maps), "left"
+    return table
 
 
 def as_markdown(methods: Mapping[str, Classification], title: str, maps: Mapping[str, Localisation] | None = None) -> str:
@@ -141,7 +149,7 @@ def as_markdown(methods: Mapping[str, Classification], title: str, maps: Mapping
     if maps:
         headings, groups = pointing(maps)
         left_out = next(iter(maps.values())).left_out
-        lines += ["", "### Where the heat map points", "", f"{left_out} pictures without true boxes are left out.", ""]
+        lines += ["", "### Where the heat map points", "", f"{pointing_note(maps)} {left_out} pictures without true boxes are left out.", ""]
         lines += markdown_lines(headings, [row for group in groups for row in group])
     return "\n".join(lines) + "\n"
 
@@ -179,7 +187,7 @@ def _grouped_table(title: str, headings: Sequence[str], groups: Sequence[Cells])
     """A table for a terminal, its figures set apart from each other."""
     table = Table(title=title)
     for index, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if index > 1 else "left")
+        table.add_column(heading, justify="right" if index > 1 else "left", overflow="fold")
     for group in groups:
         for number, row in enumerate(group):
             over_all = number == len(group) - 1 and row[1] in OVER_ALL

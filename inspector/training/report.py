@@ -60,10 +60,10 @@ def as_json(evaluation: Evaluation, **about: object) -> dict[str, Any]:
 
 
 def terminal_table(title: str, headings: Sequence[str], cells: Sequence[Sequence[str]], *, over_all: bool = True) -> Table:
-    """A table for a terminal; with ``over_all`` its last row stands apart, for it sums up the others."""
+    """A table for a terminal; with ``over_all`` its last row stands apart, for it sums up the others. Words that are too long for it are folded."""
     table = Table(title=title, show_footer=False)
     for index, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if index else "left")
+        table.add_column(heading, justify="right" if index else "left", overflow="fold")
     for row in cells[:-1] if over_all else cells:
         table.add_row(*row)
     if over_all:

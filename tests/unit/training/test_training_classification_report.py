@@ -33,9 +33,9 @@ def pointed(box: Any, peak: Any, threshold: float = 0.3) -> Localisation:
 MAPS = {"Grad-CAM": pointed((0, 0, 20, 100), (60, 50)), "contribution": pointed((0, 0, 50, 100), (10, 50))}
 
 
-def printed(table: Any, path: Path) -> list[list[str]]:
+def printed(table: Any, path: Path, width: int = 160) -> list[list[str]]:
     """The cells of the table's lines as a terminal shows them."""
-    console = Console(record=True, width=160, file=path.open("w"))
+    console = Console(record=True, width=width, file=path.open("w"))
     with console.file:
         console.print(table)
     lines = console.export_text().replace("┃", "│").splitlines()
@@ -114,12 +114,26 @@ def test_what_was_not_measured_on_the_same_stands_in_no_table() -> None:
 
 def test_heat_maps_stand_beside_the_controls(tmp_path: Path) -> None:
     shown = printed(pointing_table(MAPS, "strip"), tmp_path / "out")
-    assert shown[0][:7] == ["figure", "class", "pictures", "Grad-CAM", "contribution", "whole picture", "random point"]
-    assert [line[0] for line in shown if line[0]] == ["figure", "box hits (IoU >= 0.3)", "peak in a box", "mean IoU"]
-    dents = [line[2:7] for line in shown if line[1] == "dent"]
-    assert dents == [["1", "1.000", "1.000", "1.000", ""], ["1", "0.000", "1.000", "", "0.500"], ["1", "0.400", "1.000", "0.500", ""]]
-    assert next(line[2:7] for line in shown if line[1] == "stain") == ["0", "-", "-", "-", ""]
-    assert [line[2:7] for line in shown if line[1] == "mean"] == dents
+    assert shown[0][:6] == ["figure", "class", "pictures", "Grad-CAM", "contribution", "control"]
+    assert [line[0] for line in shown if line[0]] == ["figure", "box hits", "peak hits", "mean IoU"]
+    dents = [line[2:6] for line in shown if line[1] == "dent"]
+    assert dents == [["1", "1.000", "1.000", "1.000"], ["1", "0.000", "1.000", "0.500"], ["1", "0.400", "1.000", "0.500"]]
+    assert next(line[2:6] for line in shown if line[1] == "stain") == ["0", "-", "-", "-"]
+    assert [line[2:6] for line in shown if line[1] == "mean"] == dents
+
+
+def test_tables_fit_a_terminal_of_80_columns_and_cut_no_word(tmp_path: Path) -> None:
+    names = ("rolled-in_scale", "pitted_surface", "crazing")
+    result = evaluate_classification(np.eye(3)[[0, 1, 2]], np.arange(3), names, "crazing")
+    pictures = [Pointed(100, 100, kind, np.array([(0, 0, 50, 100)]), np.array((0, 0, 20, 100)), (1, 2)) for kind in range(3)]
+    maps = dict.fromkeys(("Grad-CAM", "contribution"), evaluate_localisation(pictures, names, 0.3))
+    methods = {"bilinear-dvgg16": result, "GLCM + MLP": result}
+    for table in (pointing_table(maps, "where the heat maps point"), comparison_table(methods, "strip"), as_table(result, "strip")):
+        shown = printed(table, tmp_path / "out", width=80)
+        assert {"rolled-in_scale", "pitted_surface"} <= {cell for line in shown for cell in line}
+    long = evaluate_classification(np.eye(2)[[0, 1]], np.arange(2), ("a" * 90, "b"))
+    shown = printed(as_table(long, "strip"), tmp_path / "out", width=80)
+    assert "".join(line[0] for line in shown).count("a") >= 90  # folded over several lines
 
 
 def test_markdown_of_one_method_and_of_several() -> None:
@@ -132,11 +146,12 @@ def test_markdown_of_one_method_and_of_several() -> None:
     several = as_markdown({"ours": PERFECT, "GLCM + MLP": FAIR}, "strip", MAPS)
     assert f"- GLCM + MLP: {summary(FAIR)}." in several
     assert "1 pictures without true boxes are left out" in several
+    assert "overlaps a true one with an IoU of 0.3 or more" in several
     methods, maps = markdown_tables(several)
     assert methods[0] == ["figure", "class", "labels", "ours", "GLCM + MLP"]
     assert ["accuracy", "all", "7", "1.000", "0.571"] in methods
     assert ["against good", "FNR", "7", "0.000", "0.400"] in methods
-    assert ["peak in a box", "mean", "1", "0.000", "1.000", "", "0.500"] in maps
+    assert ["peak hits", "mean", "1", "0.000", "1.000", "0.500"] in maps
     assert all(len(row) == len(table[0]) for table in (methods, maps) for row in table)
 
 
