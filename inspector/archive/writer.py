@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -13,7 +14,8 @@ import cv2
 import numpy as np
 
 from inspector.archive.draw import annotate
-from inspector.archive.retention import UNFINISHED, Retention
+from inspector.archive.heat_file import encode_heat
+from inspector.archive.retention import UNFINISHED, Retention, heat_file
 from inspector.contract.pictures import has_picture, picture_name
 from inspector.contract.records import ClosedPart, Event, EventLevel, LateResult, Picture
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from inspector.config.station import ArchiveConfig
-    from inspector.contract.records import OutputItem
+    from inspector.contract.records import HeatMap, OutputItem
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ def _ignore(_: Event) -> None:
 
 
 class Archive:
-    """Output that keeps annotated pictures of rejected parts as JPEG.
+    """Output that keeps annotated pictures of rejected parts as JPEG, with the heat maps of their classifier as numbers beside them.
 
     Args:
         config: folder (absolute), bounds and quality.
@@ -88,12 +90,13 @@ class Archive:
         self._open = self._config.enabled
         self._thread.start()
 
-    def take(self, camera: str, pixels: NDArray[np.uint8]) -> Picture | None:
+    def take(self, camera: str, pixels: NDArray[np.uint8], heat: tuple[HeatMap, ...] = ()) -> Picture | None:
         """A copy of ``pixels`` in a buffer of the pool; None: none is free. Any thread; waits for nothing.
 
         Args:
             camera: whose view it is.
             pixels: uint8 [H,W] or [H,W,3] (RGB); may be reused as soon as this returns.
+            heat: where a classifier looked. The maps are not copied: they must not change any more.
         """
         with self._mutex:
             if not self._open or not self._free:
@@ -106,7 +109,7 @@ class Archive:
             self._buffers[slot] = np.empty(pixels.size, dtype=np.uint8)
         copy = self._buffers[slot][: pixels.size].reshape(pixels.shape)
         np.copyto(copy, pixels)
-        picture = Picture(camera=camera, pixels=copy, slot=slot)
+        picture = Picture(camera=camera, pixels=copy, slot=slot, heat=heat)
         with self._mutex:
             self._out[slot] = picture
         return picture
@@ -227,21 +230,33 @@ class Archive:
             self._scan()
         path = self._config.path / picture_name(self._boot_id, job.part, job.picture.camera, job.closed_utc_ns)
         defects = [defect for defect in job.part.defects if defect.camera == job.picture.camera]
-        drawn = annotate(job.picture.pixels, _header(job), defects)
+        drawn = annotate(job.picture.pixels, _header(job), defects, job.picture.heat)
         _, encoded = cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, self._config.jpeg_quality])
+        # The picture last: where it is, all of it is.
+        files = {heat_file(path): encode_heat(job.picture.heat)} if job.picture.heat else {}
+        files[path] = encoded.tobytes()
         self._retention.make_room()
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished: Path = path.with_name(path.name + UNFINISHED)
-        try:
-            unfinished.write_bytes(encoded.tobytes())
-            unfinished.replace(path)
-        except OSError:
-            unfinished.unlink(missing_ok=True)
-            raise
+        _put(files)
         self._retention.add(path)
 
     def _tell(self, name: str, level: EventLevel, detail: str) -> None:
         self._on_event(Event(name=name, level=level, detail=detail, at_ns=time.monotonic_ns()))
+
+
+def _put(files: dict[Path, bytes]) -> None:
+    """All the files, in their order, or none of them; under their names they are always whole."""
+    unfinished = {path: path.with_name(path.name + UNFINISHED) for path in files}
+    try:
+        for path, content in files.items():
+            unfinished[path].write_bytes(content)
+        for path in files:
+            unfinished[path].replace(path)
+    except OSError:
+        for path in (*unfinished.values(), *files):
+            with contextlib.suppress(OSError):  # the first refusal is the one that is told
+                path.unlink(missing_ok=True)
+        raise
 
 
 def _header(job: _Job) -> tuple[str, str]:

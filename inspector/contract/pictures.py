@@ -1,4 +1,4 @@
-"""The name of a part's picture: journal and archive derive it apart from each other and must agree."""
+"""The names of a part's picture and of its heat maps: journal and archive derive them apart from each other and must agree."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from inspector.contract.records import ClosedPart, ClosedView
 
 _SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+
+
+PICTURE_SUFFIX = ".jpg"
+HEAT_SUFFIX = ".heat.png"
 
 
 def _safe(text: str) -> str:
@@ -33,4 +37,9 @@ def picture_name(boot_id: str, part: ClosedPart, camera: str, closed_utc_ns: int
         closed_utc_ns: wall clock at the part's closing, ns since 1970 UTC.
     """
     day = datetime.fromtimestamp(closed_utc_ns // 1_000_000_000, tz=UTC).strftime("%Y-%m-%d")
-    return f"{day}/{_safe(boot_id)}_{_safe(part.stream)}_{part.part_no:09d}_{_safe(camera)}.jpg"
+    return f"{day}/{_safe(boot_id)}_{_safe(part.stream)}_{part.part_no:09d}_{_safe(camera)}{PICTURE_SUFFIX}"
+
+
+def heat_name(picture: str) -> str:
+    """Name of the file with a picture's heat maps, beside it: ``NAME.jpg`` has ``NAME.heat.png``, where a classifier looked at the part."""
+    return picture.removesuffix(PICTURE_SUFFIX) + HEAT_SUFFIX

@@ -11,18 +11,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import cv2
-import msgspec
 import numpy as np
 import pytest
 
-from inspector.archive.draw import annotate
-from inspector.archive.retention import Retention
+from inspector.archive.heat_file import read_heat
+from inspector.archive.retention import UNFINISHED, Retention
 from inspector.archive.writer import Archive
 from inspector.config.station import ArchiveConfig
-from inspector.contract.pictures import picture_name
-from inspector.contract.records import Event, EventLevel, LateResult, Outcome, Reason
+from inspector.contract.pictures import heat_name, picture_name
+from inspector.contract.records import Box, Event, EventLevel, HeatMap, LateResult, Outcome, Reason
 
 GREY = np.full((120, 320), 90, dtype=np.uint8)
+HEAT = (HeatMap("dent", 0.75, "bilinear", np.eye(4, dtype=np.float32), Box(0, 0, 320, 320)),)
 
 
 def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
@@ -213,6 +213,81 @@ def test_a_disk_that_refuses_is_told_once_counts_and_recovers(station: Made, mad
     assert balanced(archive)
 
 
+def test_heat_maps_are_kept_beside_the_picture_under_its_name(station: Made, made: SimpleNamespace) -> None:
+    archive = station.archive()
+    picture = archive.take("top", GREY, HEAT)
+    assert picture is not None
+    assert picture.heat is HEAT
+    part = made.make_part(5, Outcome.REJECT, pictures=(picture,))
+    assert archive.offer(part)
+    assert archive.stop(5.0)
+    name = picture_name("boot-1", part, "top", part.closed_utc_ns)
+    assert station.pictures() == sorted([name, heat_name(name)])
+    (read,) = read_heat(station.path / heat_name(name))
+    assert (read.name, read.score, read.source, read.box_px) == ("dent", 0.75, "bilinear", Box(0, 0, 320, 320))
+    np.testing.assert_allclose(read.values, np.eye(4))
+    drawn = cv2.imread(str(station.path / name))
+    assert drawn is not None
+    assert drawn.shape[0] > 240, "wide: the heat lies below"
+    assert archive.state().written == 1, "one picture, whatever lies beside it"
+
+
+def test_the_oldest_picture_takes_its_heat_maps_along_and_they_do_not_count(station: Made, made: SimpleNamespace) -> None:
+    archive = station.archive(max_pictures=2, pool=16)
+    for number in range(1, 6):
+        picture = archive.take("top", GREY, HEAT if number != 4 else ())
+        assert picture is not None
+        archive.offer(made.make_part(number, Outcome.REJECT, pictures=(picture,), closed_utc_ns=number * 86_400 * 10**9))
+    assert archive.stop(5.0)
+    assert [(name[:10], name.split(".", 1)[1]) for name in station.pictures()] == [
+        ("1970-01-05", "jpg"),
+        ("1970-01-06", "heat.png"),
+        ("1970-01-06", "jpg"),
+    ]
+    assert len(list(station.path.iterdir())) == 2, "empty days are removed"
+
+
+def test_a_start_removes_heat_maps_without_their_picture(station: Made, made: SimpleNamespace) -> None:
+    day = station.path / "1970-01-01"
+    day.mkdir(parents=True)
+    for name in ("a.jpg", "a.heat.png", "b.heat.png", "c.heat.png.part", "note.png"):
+        (day / name).write_bytes(b"x")
+    archive = station.archive()
+    assert archive.stop(5.0)
+    assert station.pictures() == [f"1970-01-01/{name}" for name in ("a.heat.png", "a.jpg", "note.png")]
+
+
+def _reject(archive: Archive, made: SimpleNamespace, number: int, in_the_way: Callable[[str], Path | None] = lambda _: None) -> None:
+    """One part with heat maps; a folder may stand in the way of one of its files."""
+    picture = archive.take("top", GREY, HEAT)
+    assert picture is not None
+    part = made.make_part(number, Outcome.REJECT, pictures=(picture,))
+    obstacle = in_the_way(picture_name("boot-1", part, "top", part.closed_utc_ns))
+    if obstacle is not None:
+        obstacle.mkdir(parents=True)
+    archive.offer(part)
+
+
+@pytest.mark.parametrize("blocked", [heat_name, str, lambda name: name + UNFINISHED, lambda name: heat_name(name) + UNFINISHED])
+def test_a_picture_or_heat_maps_that_cannot_be_written_are_lost_together_and_told(
+    station: Made, made: SimpleNamespace, blocked: Callable[[str], str]
+) -> None:
+    archive = station.archive()
+    _reject(archive, made, 1)
+    until(lambda: archive.state().written == 1)
+    before = station.pictures()
+    _reject(archive, made, 2, lambda name: station.path / blocked(name))
+    until(lambda: archive.state().failed == 1)
+    assert not archive.state().writable
+    assert station.pictures() == before
+    _reject(archive, made, 3)
+    until(lambda: archive.state().written == 2)
+    assert [event.name for event in station.events] == ["archive_unwritable", "archive_recovered"]
+    assert archive.stop(5.0)
+    assert balanced(archive)
+    assert len(station.pictures()) == 4
+
+
 @pytest.mark.needs_root
 def test_a_full_disk_leaves_no_half_picture(tmp_path: Path, made: SimpleNamespace) -> None:
     folder = tmp_path / "disk"
@@ -272,22 +347,6 @@ def test_many_threads_take_and_nothing_is_lost(station: Made, made: SimpleNamesp
     assert (state.held, state.failed) == (0, 0)
     assert balanced(archive)
     assert len(station.pictures()) == state.written
-
-
-@pytest.mark.parametrize("shape", [(60, 80), (60, 80, 3), (1000, 1600)])
-def test_annotating_leaves_the_surface_uncovered_and_the_input_alone(made: SimpleNamespace, shape: tuple[int, ...]) -> None:
-    pixels = np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8)
-    before = pixels.copy()
-    drawn = annotate(pixels, ["REJECT  part 1", "zweite Zeile: ä"], [])
-    assert (pixels == before).all()
-    surface = drawn[-shape[0] :]
-    expected = cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR if len(shape) == 2 else cv2.COLOR_RGB2BGR)
-    assert (surface == expected).all()
-
-
-def test_boxes_outside_the_image_and_odd_names_are_drawn_without_complaint(made: SimpleNamespace) -> None:
-    defect = msgspec.structs.replace(made.make_defect("Kratzer ä\n"), box_px=msgspec.structs.replace(made.make_defect().box_px, x1=-1e12, y2=1e12))
-    assert annotate(GREY, ["x"], [defect, made.make_defect(counted=False)]).shape[1] == 320
 
 
 def test_retention_of_a_folder_that_is_not_there(tmp_path: Path) -> None:
