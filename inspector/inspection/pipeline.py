@@ -203,8 +203,7 @@ class Inspection:
         outcome, defects = self._rules.apply(found, view.camera)
         picture = None
         if self._pictures is not None and outcome is Outcome.REJECT:
-            heat = self._rules.heat(found)
-            picture = self._pictures.take(view.camera, one.shown.picture, *((heat,) if heat else ()))
+            picture = self._pictures.take(view.camera, one.shown.picture, self._rules.heat(found))
         times = StageTimes(
             transfer_ms=view.transfer_ms,
             queue_ms=one.queue_ms,

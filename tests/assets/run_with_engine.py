@@ -1,7 +1,8 @@
 """``inspector run`` with an engine that misbehaves: python run_with_engine.py ENGINE STATION.
 
 ENGINE is ``slow`` (0.3 s per image), ``hung`` (from the tenth image on it does not come back), ``loading`` (it is never ready), or ``stamp``: it
-reads the number on each image (``stamps.py``), and does what follows behind commas: ``stamp,throw_at=50x3,slow_every=7:30ms``.
+reads the number on each image (``stamps.py``), and does what follows behind commas: ``stamp,throw_at=50x3,slow_every=7:30ms``. ``pair`` is a
+detector with a classifier (``pairs.py``) that does what follows.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pairs import Finder, Looker, looker_calls
 from stamps import Calls, StampEngine, read_mischief
 
 import inspector.daemon.station as room
@@ -23,6 +25,7 @@ from inspector.cli.main import main
 from inspector.config.network import InputRecipe
 from inspector.config.recipe import DetectorRecipe
 from inspector.engine.base import Array
+from inspector.engine.classifier import Classifier
 from inspector.engine.detector import Detector
 from inspector.engine.guard import GuardedEngine
 from inspector.engine.null import NullEngine
@@ -60,6 +63,14 @@ def open_stamp(mischiefs: list[str], _: Path) -> Detector:
     return Detector(GuardedEngine(lambda: StampEngine(calls)))
 
 
+def open_pair(mischiefs: list[str]) -> dict[str, Any]:
+    calls = looker_calls(tuple(read_mischief(one) for one in mischiefs))
+    return {
+        "open_detector": lambda _: Detector(GuardedEngine(Finder)),
+        "open_classifier": lambda _, map_kind: Classifier(GuardedEngine(lambda: Looker(calls)), map_kind),
+    }
+
+
 def die_with_parent() -> None:
     """However a test ends, no daemon outlives it."""
     parent = int(os.environ.get("INSPECTOR_TEST_PARENT", "0"))
@@ -73,6 +84,7 @@ if __name__ == "__main__":
     die_with_parent()
     kind, *mischiefs = sys.argv.pop(1).split(",")
     opener = functools.partial(open_stamp, mischiefs) if kind == "stamp" else functools.partial(open_slow, kind)
-    room.Daemon = functools.partial(room.Daemon, open_detector=opener)  # type: ignore[misc]
+    openers = open_pair(mischiefs) if kind == "pair" else {"open_detector": opener}
+    room.Daemon = functools.partial(room.Daemon, **openers)  # type: ignore[misc]
     sys.argv.insert(1, "run")
     main()
