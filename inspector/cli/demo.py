@@ -31,6 +31,9 @@ def demo(
     engine: Annotated[
         Path | None, typer.Option(help="A compiled engine: its folder or manifest. Default: the demo engine.", show_default=False)
     ] = None,
+    classifier: Annotated[
+        Path | None, typer.Option(help="A compiled classifier beside it. Default: the demo's with the demo engine, else none.", show_default=False)
+    ] = None,
     threshold: Annotated[float | None, typer.Option(help="Score from which a detection counts.", min=0, max=1, show_default=False)] = None,
     faults: Annotated[str, typer.Option(help="Faults of the simulated camera, e.g. drop_every=20,late_at=50:300ms (docs/camera.md).")] = "",
     seed: Annotated[int, typer.Option(help="Seed of the faults.", min=0)] = 1,
@@ -51,7 +54,8 @@ def demo(
         folder=folder,
         parts=parts,
         rate_hz=rate,
-        engine=_engine(engine, folder, console),
+        engine=_engine("--engine", engine, folder, console, "demo"),
+        classifier=None if classifier is None and engine is not None else _engine("--classifier", classifier, folder, console, "demo-classifier"),
         images=_folder_of(images),
         threshold=threshold,
         faults=faults,
@@ -89,22 +93,22 @@ def _run(options: DemoOptions, console: Console) -> DemoResult:
         return run_station(station, options.folder, options.endpoint, options.parts, count)
 
 
-def _engine(given: Path | None, folder: Path, console: Console) -> Path:
-    """The manifest to run: the given one, or the shipped demo engine made fit for this machine."""
+def _engine(option: str, given: Path | None, folder: Path, console: Console, name: str) -> Path:
+    """The manifest to run: the given one, or the shipped engine of that name made fit for this machine."""
     from inspector.compile.ensure import ensure_built
     from inspector.engine.manifest import SUFFIX
 
     if given is not None:
         found = sorted(given.glob(f"*{SUFFIX}")) if given.is_dir() else [given]
         if len(found) != 1 or not found[0].is_file():
-            raise ConfigError([f"--engine: {given}: names no compiled engine (NAME{SUFFIX}, or a folder with one); make it with `inspector compile`"])
+            raise ConfigError([f"{option}: {given}: names no compiled engine (NAME{SUFFIX}, or a folder with one); make it with `inspector compile`"])
         return found[0]
     for place in (Path(__file__).resolve().parents[2] / SHIPPED, Path(sys.prefix) / "share" / "inspectord" / SHIPPED, SHIPPED):
-        models = sorted(place.glob("*.onnx"))
-        if models:
-            with console.status("Building the demo engine for this machine"):
-                return ensure_built(models[0], folder / "engine")
-    raise ConfigError(["--engine: the demo engine (engines/demo) is not installed beside the program; name a compiled engine"])
+        model = place / f"{name}.onnx"
+        if model.is_file():
+            with console.status(f"Building the engine {name} for this machine"):
+                return ensure_built(model, folder / "engine")
+    raise ConfigError([f"{option}: the shipped engine {name} (engines/demo) is not installed beside the program; name a compiled engine"])
 
 
 def _folder_of(images: Path | None) -> Path | None:
@@ -131,6 +135,7 @@ def _as_json(result: DemoResult, options: DemoOptions) -> dict[str, object]:
         "precision": score.precision if score else None,
         "recall": score.recall if score else None,
         "planted": score.planted if score else None,
+        "found_by": {one.name: {"parts": one.parts, "alone": one.alone, "clean": one.clean, "defective": one.defective} for one in result.found_by},
         "blind_intervals": result.blind_intervals,
         "consistent": result.consistent,
         "journal": str(options.folder / "state" / "journal.sqlite"),
@@ -152,9 +157,14 @@ def _print_summary(result: DemoResult, options: DemoOptions, console: Console) -
     if result.latency_ms:
         latency = "  ".join(f"{name} {value:.1f} ms" for name, value in result.latency_ms.items())
         table.add_row("latency", "", f"{latency}  (exposure to verdict sent)")
+    for one in result.found_by:
+        known = "" if one.clean is None else f"; {one.defective} of {result.defective} with a planted defect, {one.clean} without"
+        table.add_row(f"found by {one.name}", str(one.parts), f"parts, {one.alone} of them by no other network{known}")
+    table.add_section()
     if result.score:
-        for name, value, base in (("precision", result.score.precision, result.score.counted), ("recall", result.score.recall, result.score.planted)):
-            table.add_row(name, "-" if value is None else f"{value:.3f}", f"{result.score.matched} of {base} (same class, IoU at least 0.5)")
+        score, boxes = result.score, f"boxes of {result.detector}, same class, IoU at least 0.5"
+        for name, value, base in (("precision", score.precision, score.counted), ("recall", score.recall, score.planted)):
+            table.add_row(name, "-" if value is None else f"{value:.3f}", f"{score.matched} of {base} ({boxes})")
     console.print(table)
     if result.consistent:
         console.print("Every trigger of the line has exactly one verdict, published and logged.")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inspector.camera.simulator.log import read_trigger_log
-from inspector.cli.scoring import Score, score_parts
+from inspector.cli.scoring import FoundBy, Score, found_by, score_parts
 from inspector.client.subscriber import Notice, NoticeKind, Subscriber
 from inspector.contract.errors import ExitCode, InspectorError
 from inspector.contract.records import Outcome
@@ -68,7 +68,13 @@ class DemoResult:
     latency_ms: dict[str, float] | None
     """p50, p99, max of inspected parts, exposure to sending; None: no part was inspected."""
     score: Score | None
-    """None: nothing is known of the images."""
+    """Of the detector's boxes; None: nothing is known of the images."""
+    detector: str
+    """Its name."""
+    found_by: tuple[FoundBy, ...]
+    """What each network found, the detector first."""
+    defective: int | None
+    """Inspected parts with a planted defect; None: nothing is known of the images."""
     unmatched: int
     """Verdicts whose id is no trigger's."""
     blind_intervals: int
@@ -160,7 +166,8 @@ def _account(followed: Followed, station: DemoStation, folder: Path, parts: int,
     score = None
     if station.truth is not None:
         truth = station.truth
-        score = score_parts((verdict.defects, truth[images[verdict.part_id]]) for verdict in inspected if verdict.part_id in images)
+        known = [(verdict.defects, truth[images[verdict.part_id]]) for verdict in inspected if verdict.part_id in images]
+        score = score_parts(([one for one in defects if one.source == station.networks[0]], planted) for defects, planted in known)
     with JournalReader(folder / "state" / "journal.sqlite") as journal:
         logged = journal.logged(followed.boot_id)
     return DemoResult(
@@ -171,10 +178,20 @@ def _account(followed: Followed, station: DemoStation, folder: Path, parts: int,
         logged=logged,
         latency_ms=_percentiles(ages),
         score=score,
+        detector=station.networks[0],
+        found_by=found_by(station.networks, [(verdict.defects, _planted(station, images, verdict)) for verdict in inspected]),
+        defective=None if station.truth is None else sum(bool(_planted(station, images, verdict)) for verdict in inspected),
         unmatched=sum(verdict.part_id not in images for verdict in verdicts),
         blind_intervals=sum(message.to_ms_ago is not None for message in followed.blind),
         exit_code=exit_code,
     )
+
+
+def _planted(station: DemoStation, images: dict[str, int], verdict: VerdictMessage) -> bool | None:
+    """Whether the part's image has a planted defect; None: nothing is known of it."""
+    if station.truth is None or verdict.part_id not in images:
+        return None
+    return bool(station.truth[images[verdict.part_id]])
 
 
 def _percentiles(ages_ms: np.ndarray[tuple[int], np.dtype[np.float64]]) -> dict[str, float] | None:

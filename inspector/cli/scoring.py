@@ -33,6 +33,33 @@ class Score:
         return self.matched / self.planted if self.planted else None
 
 
+@dataclass(frozen=True, slots=True)
+class FoundBy:
+    """What one network found."""
+
+    name: str
+    parts: int
+    """Parts on which something of its own counted."""
+    alone: int
+    """Of these, parts on which nothing of any other network counted."""
+    defective: int | None
+    """Of ``parts``, those whose image has a planted defect; None: nothing is known of the images."""
+    clean: int | None
+    """Of ``parts``, those whose image has none."""
+
+
+def found_by(networks: Sequence[str], parts: Sequence[tuple[Sequence[Defect], bool | None]]) -> tuple[FoundBy, ...]:
+    """What each network found; ``parts`` are the defects of each inspected part, and whether its image has a planted one (None: not known)."""
+    counted = [({defect.source for defect in defects if defect.counted}, planted) for defects, planted in parts]
+    known = all(planted is not None for _, planted in counted)
+    rows = []
+    for name in networks:
+        own = [(sources, planted) for sources, planted in counted if name in sources]
+        truth = (sum(bool(planted) for _, planted in own), sum(not planted for _, planted in own)) if known else (None, None)
+        rows.append(FoundBy(name, len(own), sum(sources == {name} for sources, _ in own), *truth))
+    return tuple(rows)
+
+
 def iou(a: Sequence[float], b: Sequence[float]) -> float:
     """Intersection over union of two boxes (x1, y1, x2, y2)."""
     width = min(a[2], b[2]) - max(a[0], b[0])

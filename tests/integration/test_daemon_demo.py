@@ -35,6 +35,7 @@ def test_the_demos_account(tmp_path: Path, tiny_engine: Path, pictures: Path) ->
     latency = account["latency_ms"]
     assert 0 < latency["p50"] <= latency["p99"] <= latency["max"]
     assert account["precision"] is account["recall"] is None, "nothing is known of one's own pictures"
+    assert account["found_by"] == {"tiny": {"parts": 6, "alone": 6, "clean": None, "defective": None}}
     assert Path(account["journal"]).is_file()
     assert len(list(Path(account["pictures"]).rglob("*.jpg"))) == 6
     # The folder may be used again: the account is the new run's alone.

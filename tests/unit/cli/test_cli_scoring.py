@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inspector.cli.scoring import MATCH_IOU, Score, iou, score_parts
+from inspector.cli.scoring import MATCH_IOU, FoundBy, Score, found_by, iou, score_parts
 from inspector.contract.records import Box, Defect
 from inspector.surfaces.scene import PlantedDefect
 
@@ -110,3 +110,20 @@ def test_iou_is_a_share(a: tuple[int, int, int, int], b: tuple[int, int, int, in
     assert iou(a, b) == iou(b, a)
     assert (iou(a, b) == 1) == (a == b)
     assert MATCH_IOU < 1
+
+
+def by(network: str, *, counted: bool = True) -> Defect:
+    return Defect(name="dent", score=0.9, box_px=Box(*SQUARE), counted=counted, source=network, camera="top")
+
+
+def test_what_each_network_found_is_told_by_part() -> None:
+    parts = [
+        ([by("one"), by("one"), by("two")], True),
+        ([by("one"), by("two", counted=False)], True),
+        ([by("two")], False),
+        ([by("one", counted=False)], True),
+        ([], False),
+    ]
+    assert found_by(("one", "two"), parts) == (FoundBy("one", 2, 1, 2, 0), FoundBy("two", 2, 1, 1, 1))
+    unknown = [(defects, None) for defects, _ in parts]
+    assert found_by(("one", "two"), unknown) == (FoundBy("one", 2, 1, None, None), FoundBy("two", 2, 1, None, None))
