@@ -178,9 +178,8 @@ class ClassifierTrainer(SteppedTraining[ClassBatch]):
         def over() -> bool:
             return first and self.budget_s is not None and time.monotonic() - began >= self.budget_s
 
-        self._cache = FeatureCache(
-            self.model, self._variant, self.training.cached_variants, len(self.dataset), folder, lambda: stop.is_set() or over()
-        )
+        training, ended = self.training, lambda: stop.is_set() or over()
+        self._cache = FeatureCache(self.model, self._variant, training.cached_variants, len(self.dataset), folder, ended, training.precision)
         if not stop.is_set() and over():
             raise DataError(
                 f"the time budget ended with the trunks' features, before the first step ({len(self.dataset)} pictures in "

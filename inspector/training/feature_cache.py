@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from inspector.config.network import Precision
     from inspector.models.bilinear import BilinearClassifier
 
 CHUNK = 16
@@ -33,6 +34,7 @@ class FeatureCache:
         pictures: how many there are.
         folder: where the file lies; it needs room for all maps.
         stopped: asked between chunks; True ends the computing early.
+        precision: in which the trunks compute; what is kept is float32 whatever it is.
 
     Raises:
         DataError: the folder has no room, or a picture no longer decodes.
@@ -46,7 +48,9 @@ class FeatureCache:
         pictures: int,
         folder: Path,
         stopped: Callable[[], bool],
+        precision: Precision = "fp32",
     ) -> None:
+        self._low = precision == "bf16"
         self.trunks = 1 if model.trunks_are_equal() else len(model.trunks)
         self.complete = False
         width = model.backbones[0].widths[model.network.level]
@@ -92,9 +96,9 @@ class FeatureCache:
                     return
                 numbers = range(first, min(first + CHUNK, pictures))
                 images = torch.from_numpy(np.stack([canvas(variant, number) for number in numbers]))
-                with torch.no_grad():
+                with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self._low):
                     x = model.normalise(images).contiguous(memory_format=torch.channels_last)
                     for trunk in range(self.trunks):
                         (found,) = model.backbones[trunk].taps(x, (model.network.level,))
-                        self._maps[trunk, variant, first : first + len(numbers)] = found.numpy()
+                        self._maps[trunk, variant, first : first + len(numbers)] = found.float().numpy()
         self.complete = True
