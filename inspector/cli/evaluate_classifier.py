@@ -119,7 +119,7 @@ def _check_finite(sources: Sources, dataset: LabelledDataset, found: Sequence[Cl
         DataError: a score or a heat map is not finite.
     """
     for picture, one in zip(dataset.pictures, found, strict=True):
-        if not all(np.isfinite(values).all() for values in (one.scores, *one.maps.values())):
+        if not one.finite:
             again = "compile it in fp32" if sources.compiled else "train it again, with a lower learning rate"
             raise DataError(f"{sources.weights}: its scores or heat maps of {picture.path} are not finite; {again}")
 

@@ -16,9 +16,16 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from inspector.config.recipe import DetectorRecipe
+    from inspector.config.recipe import Recipe
+    from inspector.engine.heatmap import HotSpots
 
 WEIGHTS = "weights.safetensors"
+CAPTIONS = {
+    "grad_cam": "Grad-CAM: where more of the same features would raise the score of {}",
+    "contribution": "contribution: each place's share of the score of {}",
+}
+"""Above a classifier's maps, with the class."""
+SCORES_SHOWN = 3
 SPREAD = 0.004
 """Width of the blur that makes single pixels of a saliency map visible, as a share of the input's longer side."""
 
@@ -40,9 +47,12 @@ def explain(
     """Show what a network's decision on one picture hangs on.
 
     A detector: PICTURE-NAME-saliency.png, its detections beside the pixels that its classes hang on most (the derivative of the classification loss
-    with respect to the image). Prints one line per network.
+    with respect to the image). A classifier: PICTURE-NAME-heat.png, the picture beside both heat maps of the class it names, Grad-CAM and
+    contribution, with the regions they point at. Prints one line per network.
     """
     import torch
+
+    from inspector.config.recipe import ClassifierRecipe
 
     if weights is not None and len(recipes) > 1:
         raise typer.BadParameter("--weights goes with one recipe; with several, each takes its own weights")
@@ -50,14 +60,15 @@ def explain(
     if threads:
         torch.set_num_threads(threads)
     for network in networks:
-        print(explain_detector(network, out, min_score, count), flush=True)
+        told = explain_classifier(network, out) if isinstance(network.recipe, ClassifierRecipe) else explain_detector(network, out, min_score, count)
+        print(told, flush=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
     """One network that is asked about the picture."""
 
-    recipe: DetectorRecipe
+    recipe: Recipe
     weights: Path
     image: Path
     pixels: NDArray[np.uint8]
@@ -71,7 +82,7 @@ def _networks(image: Path, paths: Sequence[Path], weights: Path | None) -> list[
         ConfigError: with every problem of recipes, weights and picture, where a recipe is among them.
         DataError: with every problem of weights and picture.
     """
-    from inspector.config.recipe import read_detector_recipe
+    from inspector.config.recipe import read_recipe
     from inspector.training.pictures import decode_image
 
     found: list[Asked] = []
@@ -84,7 +95,7 @@ def _networks(image: Path, paths: Sequence[Path], weights: Path | None) -> list[
         problems.append(f"{weights}: no such weights file")
     for path in paths:
         try:
-            recipe = read_detector_recipe(path)
+            recipe = read_recipe(path)
         except ConfigError as error:
             wrong_recipes += error.problems
             continue
@@ -122,9 +133,7 @@ def explain_detector(asked: Asked, out: Path, min_score: float, count: int) -> s
     Raises:
         DataError: the weights are missing, damaged or others', or the picture cannot be written.
     """
-    import cv2
     import msgspec
-    import numpy as np
     import torch
 
     from inspector.compile.torch_reference import build_model
@@ -149,11 +158,10 @@ def explain_detector(asked: Asked, out: Path, min_score: float, count: int) -> s
     )
     shown = strongest_of(saliency.each.numpy(), SPREAD * max(size.height_px, size.width_px))
     heat = map_on_picture(shown, (size.height_px, size.width_px), geometry, image_px)
-    left = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), np.uint8) if pixels.ndim == 3 else pixels
     path = out / f"{asked.image.stem}-{recipe.name}-saliency.png"
     many = "1 defect" if len(defects) == 1 else f"{len(defects)} defects"
     panels = (
-        Panel(left, (f"{asked.image.name}: {recipe.name} finds {many}",), defects),
+        Panel(_bgr(pixels), (f"{asked.image.name}: {recipe.name} finds {many}",), defects),
         Panel(
             overlay(with_channels(pixels, 1), heat),
             ("saliency: the pixels that the classes hang on", "from not at all (grey) over purple and red to the most (yellow)"),
@@ -167,3 +175,69 @@ def explain_detector(asked: Asked, out: Path, min_score: float, count: int) -> s
         area = (x2 - x1) * (y2 - y1) / (image_px[0] * image_px[1])
         told.append(f"{defect.name} {defect.score:.2f} ({inside:.0%} of its saliency in its box, {area:.1%} of the picture)")
     return f"{path}: {', '.join(told)}"
+
+
+def explain_classifier(asked: Asked, out: Path) -> str:
+    """Draws a classifier's two heat maps of the class it names: the picture on the left, Grad-CAM in the middle, the contributions on the right.
+
+    Args:
+        asked: the classifier and the picture.
+        out: folder for PICTURE-NAME-heat.png.
+
+    Returns:
+        One line: the class, its score, the largest region of the map that the recipe chooses, and the file.
+
+    Raises:
+        DataError: the weights are missing, damaged, others' or no numbers, or the picture cannot be written.
+    """
+    import numpy as np
+
+    from inspector.compile.torch_reference import build_model
+    from inspector.config.recipe import ClassifierRecipe
+    from inspector.engine.heatmap import hot_spots
+    from inspector.engine.preprocess import with_channels
+    from inspector.models.bilinear import BilinearClassifier
+    from inspector.training.classify import MAPS, torch_classifier
+    from inspector.training.explain_plots import Panel, beside, map_on_picture, overlay, write_picture
+
+    recipe, pixels = asked.recipe, asked.pixels
+    assert isinstance(recipe, ClassifierRecipe)
+    canvas_px, image_px = (recipe.input.height_px, recipe.input.width_px), (pixels.shape[0], pixels.shape[1])
+    model = build_model(recipe, asked.weights)
+    assert isinstance(model, BilinearClassifier)
+    (found,) = torch_classifier(model, "fp32")([pixels])
+    if not found.finite:
+        raise DataError(f"{asked.weights}: its scores or heat maps of {asked.image} are not finite; train it again, with a lower learning rate")
+    best = np.argsort(-found.scores, kind="stable").tolist()
+    scores = ", ".join(f"{recipe.classes[index]} {found.scores[index]:.2f}" for index in best[:SCORES_SHOWN])
+    panels = [Panel(_bgr(pixels), (f"{asked.image.name}: {recipe.name} names it {recipe.classes[best[0]]}", f"scores: {scores}"))]
+    told = ""
+    for kind in MAPS:
+        spots = hot_spots(found.maps[kind], canvas_px, found.geometry, image_px, recipe.heat_map)
+        heat = map_on_picture(np.maximum(found.maps[kind], 0), canvas_px, found.geometry, image_px)
+        caption = (
+            CAPTIONS[kind].format(recipe.classes[best[0]]),
+            "grey: nothing; purple, red, yellow: more and more; in boxes: its regions",
+        )
+        panels.append(Panel(overlay(with_channels(pixels, 1), heat), caption, outlines=tuple(region.box_px for region in spots.regions)))
+        if kind == recipe.heat_map.map:
+            told = _largest(spots, image_px, kind)
+    path = out / f"{asked.image.stem}-{recipe.name}-heat.png"
+    write_picture(path, beside(panels))
+    return f"{path}: {recipe.classes[best[0]]} {found.scores[best[0]]:.2f}, {told}"
+
+
+def _largest(spots: HotSpots, image_px: tuple[int, int], kind: str) -> str:
+    """The largest region of a heat map in words."""
+    name = CAPTIONS[kind].split(":", 1)[0]
+    if not spots.regions:
+        return f"its {name} map points at nothing"
+    region = spots.regions[0]
+    box, many = region.box_px, len(spots.regions)
+    place = f"x {box.x1:.0f} to {box.x2:.0f}, y {box.y1:.0f} to {box.y2:.0f} px, {region.area_px / (image_px[0] * image_px[1]):.1%} of the picture"
+    return f"{'the only region' if many == 1 else f'the largest of {many} regions'} of its {name} map at {place}"
+
+
+def _bgr(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A picture [H, W] or [H, W, 3] RGB as panels take it."""
+    return pixels[..., ::-1] if pixels.ndim == 3 else pixels

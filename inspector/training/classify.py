@@ -44,6 +44,11 @@ class Classified:
         """The predicted class."""
         return int(self.scores.argmax())
 
+    @property
+    def finite(self) -> bool:
+        """Whether all of it is numbers; it is not where weights or a precision are of no use."""
+        return all(bool(np.isfinite(values).all()) for values in (self.scores, *self.maps.values()))
+
 
 def torch_classifier(model: BilinearClassifier, precision: Precision) -> Callable[[Sequence[NDArray[np.uint8]]], list[Classified]]:
     """A trained model as a function of pictures.

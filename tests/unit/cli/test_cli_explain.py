@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,11 +13,12 @@ import typer
 from typer.testing import CliRunner
 
 from inspector.cli.explain import explain
-from inspector.config.recipe import read_detector_recipe
+from inspector.config.recipe import ClassifierRecipe, read_detector_recipe, read_recipe
 from inspector.contract.errors import ConfigError, DataError, InspectorError
+from inspector.models.bilinear import BilinearClassifier
 from inspector.models.multiscale import MultiscaleDetector
 from inspector.surfaces.scene import SurfaceGenerator
-from inspector.training.checkpoint import save_weights
+from inspector.training.checkpoint import load_weights, save_weights
 from inspector.training.explain_plots import GAP_PX, OUTLINE
 
 ENGINES = Path(__file__).resolve().parents[3] / "engines"
@@ -41,6 +43,29 @@ hidden = 32
 pre_nms = 50
 proposals = 20
 detections = 10
+"""
+
+BRIGHT = """
+name = "bright"
+classes = ["clean", "bright", "third"]
+[input]
+height_px = 64
+width_px = 64
+stride_px = 8
+channels = {channels}
+mean = [127, 127, 127]
+std = [64, 64, 64]
+[network]
+architecture = "bilinear"
+backbone = "vgg16"
+backbone_width = 0.125
+level = 3
+streams = 1
+trunks = "shared"
+channels = 0
+[heat_map]
+map = "{map}"
+threshold = 0.5
 """
 
 
@@ -194,3 +219,102 @@ def test_weights_go_with_one_recipe(surface: Path, tiny: Callable[[str], Path], 
 def test_a_folder_that_cannot_be_written_is_told(tiny: Callable[[str], Path], surface: Path) -> None:
     with pytest.raises(DataError, match="cannot be written"):
         call(surface, tiny("first"), "--out", surface, "--min-score", "0")
+
+
+@pytest.fixture
+def bright(tmp_path: Path) -> Callable[..., Path]:
+    """A classifier whose one feature is how bright a cell is, and that names what has bright cells 'bright'."""
+
+    def make(kind: str = "contribution", channels: int = 1) -> Path:
+        path = tmp_path / "bright.toml"
+        path.write_text(BRIGHT.format(map=kind, channels=channels))
+        recipe = read_recipe(path)
+        assert isinstance(recipe, ClassifierRecipe)
+        model = BilinearClassifier(recipe.network, recipe.input, 3)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.zero_()
+            for layer in model.backbones[0].modules():
+                if isinstance(layer, torch.nn.Conv2d):
+                    layer.weight[0, 0, 1, 1] = 1.0
+            model.classes.weight[1, 0] = 0.1
+            model.classes.bias[0] = 0.5
+        (tmp_path / "bright").mkdir(exist_ok=True)
+        save_weights(tmp_path / "bright" / "weights.safetensors", model.state_dict(), {"classes": '["clean", "bright", "third"]'})
+        return path
+
+    return make
+
+
+def spot(path: Path, *squares: tuple[int, int, int]) -> Path:
+    """A dark picture of 120 x 240 px with bright squares (x, y, side)."""
+    picture = np.full((240, 120), 90, np.uint8)
+    for x, y, side in squares:
+        picture[y : y + side, x : x + side] = 250
+    cv2.imwrite(str(path), picture)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["contribution", "grad_cam"])
+def test_a_classifiers_maps_lie_on_what_it_names(kind: str, bright: Callable[..., Path], tmp_path: Path) -> None:
+    picture = spot(tmp_path / "strip.png", (30, 60, 60), (90, 210, 30))
+    told = call(picture, bright(kind), "--out", tmp_path / "out", "--threads", "1")
+    path = tmp_path / "out" / "strip-bright-heat.png"
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    name = {"contribution": "contribution", "grad_cam": "Grad-CAM"}[kind]
+    where = r"x (\d+) to (\d+), y (\d+) to (\d+) px, (.*)% of the picture\n"
+    # Five cells of (250 - 127) / 64, squared, a tenth of each: a logit of 1.85 beside 0.5 and 0.
+    found = re.fullmatch(rf"{path}: bright 0\.71, the largest of 2 regions of its {name} map at {where}", told)
+    assert found is not None, told
+    # A cell of the map is 30 px of the picture; the map falls linearly between the middles of cells.
+    assert [int(side) for side in found.groups()[:4]] == pytest.approx([30, 90, 60, 120], abs=8)
+    assert float(found[5]) == pytest.approx(100 * 60 * 60 / (240 * 120), rel=0.3)
+    drawn = np.asarray(cv2.imread(str(path)))
+    assert drawn.shape[1] == 3 * 640 + 2 * GAP_PX
+    left, *maps = (drawn[-1280:, start : start + 640] for start in (0, 640 + GAP_PX, 2 * (640 + GAP_PX)))
+    assert (left.max(-1) == left.min(-1)).all()  # the picture itself, without anything on it
+    assert abs(int(left[480, 320, 0]) - 250) < 3
+    scale = 640 / 120
+    for heat in maps:
+        rows, columns = np.nonzero((heat == OUTLINE).all(-1)[:900])  # the upper square's box
+        assert [columns.min() / scale, columns.max() / scale] == pytest.approx([30, 90], abs=8)
+        assert [rows.min() / scale, rows.max() / scale] == pytest.approx([60, 120], abs=8)
+        coloured = (heat.max(-1).astype(int) - heat.min(-1) > 60) & ~(heat == OUTLINE).all(-1)
+        assert coloured[round(70 * scale) : round(110 * scale), round(40 * scale) : round(80 * scale)].mean() > 0.95
+        assert not coloured[: round(30 * scale)].any()
+
+
+def test_a_map_that_points_at_nothing_is_said_and_drawn(bright: Callable[..., Path], tmp_path: Path) -> None:
+    told = call(spot(tmp_path / "dark.png"), bright(), "--out", tmp_path)
+    assert told == f"{tmp_path / 'dark-bright-heat.png'}: clean 0.45, its contribution map points at nothing\n"
+    drawn = np.asarray(cv2.imread(str(tmp_path / "dark-bright-heat.png")))
+    assert (drawn[-1280:].max(-1) == drawn[-1280:].min(-1)).all()
+
+
+def test_a_colour_picture_keeps_its_colours(bright: Callable[..., Path], tmp_path: Path) -> None:
+    picture = tmp_path / "red.png"
+    cv2.imwrite(str(picture), np.full((64, 64, 3), (0, 30, 250), np.uint8))  # BGR
+    told = call(picture, bright(channels=3), "--out", tmp_path)
+    assert "red-bright-heat.png: bright 1.00, the only region of its contribution map at x 0 to 64, y 0 to 64 px, 100.0% of the picture" in told
+    drawn = np.asarray(cv2.imread(str(tmp_path / "red-bright-heat.png")))
+    assert drawn[-300, 320].tolist() == [0, 30, 250]
+
+
+def test_a_detector_and_a_classifier_explain_the_same_picture(bright: Callable[..., Path], surface: Path, tmp_path: Path) -> None:
+    told = call(surface, DEMO, bright(), "--out", tmp_path / "out")
+    assert [line.split(":")[0] for line in told.splitlines()] == [
+        str(tmp_path / "out" / f"strip-{name}.png") for name in ("demo-saliency", "bright-heat")
+    ]
+
+
+def test_a_classifiers_weights_that_are_no_use_are_told(bright: Callable[..., Path], surface: Path, tmp_path: Path) -> None:
+    recipe = bright()
+    with pytest.raises(DataError, match=r"demo/weights\.safetensors: does not fit the recipe's network"):
+        call(surface, recipe, "--weights", ENGINES / "demo" / "weights.safetensors")
+    path = tmp_path / "bright" / "weights.safetensors"
+    weights, about = load_weights(path)
+    weights["classes.bias"][0] = float("inf")
+    save_weights(path, weights, about)
+    with pytest.raises(DataError, match=r"weights\.safetensors: its scores or heat maps of .*strip\.png are not finite; train it again"):
+        call(surface, recipe)
+    assert not (tmp_path / "runs").exists()

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from inspector.cli.main import build_app, main
 from inspector.contract.errors import ExitCode
 
-COMMANDS = {"demo", "run", "check", "watch", "log", "keys", "train", "evaluate", "compile", "surfaces"}
+COMMANDS = {"demo", "run", "check", "watch", "log", "keys", "train", "evaluate", "explain", "compile", "surfaces"}
 
 
 @pytest.fixture(autouse=True)
