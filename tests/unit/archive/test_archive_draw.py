@@ -126,6 +126,9 @@ def test_captions_tell_class_score_and_network_of_every_map(written: list[str]) 
     annotate(_noise(300, 500), [], [], [_heat(0, 0, 500, 300, source="bilinear")])
     assert written == ["heat: dent 0.75  bilinear"]
     written.clear()
+    annotate(_noise(300, 500), [], [], [_heat(5, 5, 90, 90)])
+    assert written == ["1", "heat 1: dent 0.75  multiscale"]
+    written.clear()
     annotate(_noise(300, 500), [], [], [_heat(0, 0, 500, 300, source="bilinear"), _heat(5, 5, 9, 9, name="Kr\xe4tze", source="bilinear")])
     assert written == ["2", "heat 1, whole picture: dent 0.75  bilinear", "heat 2: Kr?tze 0.75  bilinear"]
 

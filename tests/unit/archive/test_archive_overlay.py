@@ -85,7 +85,7 @@ def test_of_parts_that_overlap_the_strongest_is_seen_in_any_order(order: Callabl
     one, other = _heat([[1, 0]], 0, 0, 20, 10), _heat([[0, 1]], 10, 0, 30, 10)
     levels = heat_levels(order([one, other]), 40, 40)
     assert levels[5, 2] == levels[5, 28] == HOTTEST
-    assert levels[5, 15] < 20
+    assert levels[5, 11] == levels[5, 18] == round(HOTTEST * 0.35)
     assert levels[15, 5] == 0
 
 
