@@ -121,6 +121,7 @@ def test_a_tiny_classifier_learns_its_pictures_by_heart(network: dict[str, Any],
 def test_phase_one_trains_the_new_layers_and_no_trunk(make_classifier: Any, marks: Path, tmp_path: Path) -> None:
     made = trainer(make_classifier(all_layers=NOTHING), marks)
     before = state(made)
+    assert {id(one) for group in made.optimiser.param_groups for one in group["params"]} == {id(one) for one in made.model.new_parameters()}
     assert made.run(tmp_path, NEVER, silent)
     assert made.step == made.total_steps == 40
     assert changed(before, state(made)) == {name for name in before if not name.startswith("trunks.")}
@@ -342,6 +343,17 @@ def test_phase_two_varies_anew_in_every_step(make_classifier: Any, marks: Path) 
     assert not any(image.numpy().tobytes() in known for image in later.images)
 
 
+def test_phase_two_begins_with_an_epoch_of_its_own(make_classifier: Any, marks: Path) -> None:
+    made = trainer(make_classifier(new_layers={"epochs": 0.4, "learning_rate": 1e-3, "batch": 5}), marks)
+    whole = sorted(letterbox(image, 64, 64, 1)[0].tobytes() for image in made.dataset.images())
+    seen: list[bytes] = []
+    for step in (1, 2):
+        images = made.prepare(step).images
+        assert images is not None
+        seen += [image.numpy().tobytes() for image in images]
+    assert sorted(seen) == whole
+
+
 def test_each_phase_has_a_schedule_of_its_own(make_classifier: Any, marks: Path, tmp_path: Path) -> None:
     recipe = make_classifier(
         new_layers={"epochs": 20, "learning_rate": 1e-2, "batch": 6, "schedule": "cosine"},
@@ -380,6 +392,18 @@ def test_the_moving_average_is_of_phase_two_and_is_what_is_kept(make_classifier:
     checkpoint = load_weights(tmp_path / CHECKPOINT)[0]
     assert all(torch.equal(checkpoint[f"model.{name}"], tensor) for name, tensor in trained.items())
     assert all(torch.equal(checkpoint[f"average.{name}"], tensor) for name, tensor in kept.items())
+
+
+def test_the_moving_average_soon_forgets_the_start_of_phase_two(make_classifier: Any, marks: Path, tmp_path: Path) -> None:
+    made = trainer(make_classifier(ema_decay=0.9, new_layers={"epochs": 1, "learning_rate": 1e-3, "batch": 6}), marks)
+    made._compute_features(tmp_path, NEVER)
+    for step in range(2):
+        made.take_step(made.prepare(step))
+    assert made.average is not None
+    before = state(made)
+    made.take_step(made.prepare(2))
+    for name, tensor in made.average.model.state_dict().items():
+        torch.testing.assert_close(tensor, 0.1 * before[name] + 0.9 * made.model.state_dict()[name])
 
 
 def test_training_in_bfloat16_keeps_float32_weights_and_learns(make_classifier: Any, marks: Path, tmp_path: Path) -> None:
