@@ -78,6 +78,8 @@ def train(
         trainer.resume(folder)
     _prepare_folder(folder, recipe, None if resume else folder / LOG)
     print(f"{chosen.name}: {told}, {trainer.total_steps} steps, {torch.get_num_threads()} threads; {folder}", flush=True)
+    if trainer.preparation:
+        print(trainer.preparation, flush=True)
     with _stops_on_signals() as stop, _display(trainer.total_steps) as listener:
         complete = trainer.run(folder, stop, listener)
     if (folder / LOG).is_file():  # stopped before the first line, there is none

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 CACHED, DRAWN = 2, 3
 """Names of the random streams: a kept variant, and phase two's samples (0 and 1 are the detector's)."""
+HEAD_COST, TRAINED_COST = 0.02, 3.0
+"""Of a picture's step in phase one, and of a trunk in phase two, in units of its way forward through one trunk; for the estimate of the time left."""
 NO_BOXES = np.empty((0, 4), np.float32)
 
 
@@ -91,6 +93,18 @@ class ClassifierTrainer(SteppedTraining[ClassBatch]):
     def best_model(self) -> BilinearClassifier:
         """What is kept and evaluated: the moving average if there is one. Not for training."""
         return self.average.model if self.average is not None else self.model
+
+    @property
+    def step_share(self) -> float:
+        """0..1, steps counted by what they cost; 1 after the last one alone."""
+        return self._work(self.step) / self._work(self.total_steps)
+
+    @property
+    def preparation(self) -> str | None:
+        """See :class:`SteppedTraining`."""
+        variants = self.training.cached_variants
+        told = f" in {variants} variants each" if variants > 1 else ""
+        return f"first the features of {len(self.dataset)} pictures{told}, computed once" if self.first_phase else None
 
     def run(self, folder: Path, stop: threading.Event, listener: Listener) -> bool:
         """See :class:`SteppedTraining`; what is left of phase one begins with the frozen trunks' features of all pictures.
@@ -166,6 +180,12 @@ class ClassifierTrainer(SteppedTraining[ClassBatch]):
         self.step, self.elapsed_s = progress.step, progress.elapsed_s
         self._begin_phase()
         load_checkpoint(path, self.model, self.average.model if self.average is not None else None, self.optimiser)
+
+    def _work(self, step: int) -> float:
+        """What all before ``step`` costs, in ways forward of one picture through one trunk."""
+        features = self.training.cached_variants * len(self.dataset) if self._steps[0] else 0
+        first = min(step, self._steps[0]) * self.training.new_layers.batch * HEAD_COST
+        return features + first + max(0, step - self._steps[0]) * self.training.all_layers.batch * TRAINED_COST * len(self.model.trunks)
 
     def _compute_features(self, folder: Path, stop: threading.Event) -> None:
         """Fills the cache, as far as ``stop`` lets it. Only a training's first step pays for it from the time budget, not every resumption.

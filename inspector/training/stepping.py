@@ -101,7 +101,17 @@ class SteppedTraining(ABC, Generic[BatchT]):
     @property
     def share_done(self) -> float:
         """0..1, by steps or by time, whichever is further."""
-        return min(1.0, max(self.step / self.total_steps, self.time_share))
+        return min(1.0, max(self.step_share, self.time_share))
+
+    @property
+    def step_share(self) -> float:
+        """0..1, by steps; 1 after the last one alone."""
+        return self.step / self.total_steps
+
+    @property
+    def preparation(self) -> str | None:
+        """What ``run`` does before its next step, where that takes long; None: nothing."""
+        return None
 
     @property
     def time_share(self) -> float:

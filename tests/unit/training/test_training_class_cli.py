@@ -95,6 +95,7 @@ def test_train_then_evaluate_leaves_weights_curves_and_report(make_classifier: A
     recipe, run = as_toml(make_classifier(), tmp_path / "tiny.toml"), tmp_path / "run"
     told = call("train", recipe, "--data", marks, "--run", run, "--threads", "1")
     assert "tiny-classes: 12 pictures (plain 4, light 4, dark 4), 80 steps, 1 threads" in told
+    assert "first the features of 12 pictures, computed once" in told
     assert "step 80/80 epoch 40.00  loss 0." in told
     assert {path.name for path in run.iterdir()} == RUN_FILES
     told = call("evaluate", run / "recipe.toml", "--data", marks, "--weights", run / "weights.safetensors", "--baseline-data", marks)

@@ -273,6 +273,23 @@ def test_features_count_once_in_the_time(make_classifier: Any, marks: Path, tmp_
     assert again.elapsed_s == pytest.approx(20 * steps[0])
 
 
+def test_the_share_done_weighs_steps_by_what_they_cost(make_classifier: Any, marks: Path, tmp_path: Path) -> None:
+    made = trainer(make_classifier(cached_variants=4, frozen_stages=1), marks)
+    shares: list[float] = []
+    made.run(tmp_path, NEVER, lambda report: shares.append(report.share_done))
+    assert shares == sorted(shares)
+    features, first, second = 4 * 12, 0.02 * 20 * 12, 3.0 * 20 * 12 * 2
+    total = features + first + second
+    assert shares == pytest.approx([(features + first / 2) / total, (features + first) / total, (features + first + second / 2) / total, 1.0])
+    assert shares[-1] == 1.0
+    with_steps = [trainer(make_classifier(**phases), marks) for phases in ({}, {"cached_variants": 3}, {"new_layers": NOTHING})]
+    assert [one.preparation for one in with_steps] == [
+        "first the features of 12 pictures, computed once",
+        "first the features of 12 pictures in 3 variants each, computed once",
+        None,
+    ]
+
+
 def test_both_phases_left_out_is_refused(make_classifier: Any) -> None:
     with pytest.raises(ValidationError, match="are both 0: nothing would be trained"):
         make_classifier(new_layers=NOTHING, all_layers=NOTHING)
