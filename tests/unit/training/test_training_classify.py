@@ -78,7 +78,15 @@ def test_pictures_are_taken_in_order_and_in_batches() -> None:
     assert list(classify_all(classify, iter(()))) == []
 
 
-@pytest.mark.parametrize("network", [{}, {"normalise": "sqrt_l2"}, {"backbone": "efficientnet_lite0", "trunks": "shared", "level": 4}], ids=str)
+@pytest.mark.parametrize(
+    "network",
+    [
+        {},
+        {"normalise": "sqrt_l2", "border_cells": 1, "descriptor_scale": 10.0},
+        {"backbone": "efficientnet_lite0", "trunks": "shared", "level": 4},
+    ],
+    ids=str,
+)
 def test_torch_and_engine_agree(network: dict[str, Any], make_classifier: Any, tmp_path: Path) -> None:
     recipe = make_classifier(network).model_copy(update={"compile": make_classifier().compile.model_copy(update={"threads": 1})})
     model = model_of(recipe)

@@ -65,6 +65,7 @@ def open_files(folder: Path) -> list[str]:
         ({"streams": 2}, False, 4),
         ({"backbone": "efficientnet_lite0", "level": 4}, False, 2),
         ({"backbone": "resnet18", "pooling": "average"}, True, 1),
+        ({"border_cells": 1, "normalise": "sqrt_l2", "descriptor_scale": 10.0}, True, 1),
     ],
     ids=str,
 )
@@ -86,6 +87,18 @@ def test_kept_features_give_the_logits_of_the_whole_network(
     assert largest > 0.01
     assert float((found - wanted).abs().max()) <= 1e-5 * max(1.0, largest)
     assert float((wanted - wanted[0]).abs().max()) > 1e-3 * largest  # pictures differ, so a mix-up would show
+
+
+def test_features_in_bfloat16_are_kept_as_float32(make_classifier: Any, tmp_path: Path) -> None:
+    model = made(make_classifier())
+    with closing(FeatureCache(model, canvas, 1, 2, tmp_path, never, "bf16")) as cache:
+        (maps,) = cache.maps([0, 0], [0, 1])
+    images = torch.from_numpy(np.stack([canvas(0, 0), canvas(0, 1)]))
+    with torch.inference_mode():
+        wanted = model.trunk_maps(model.normalise(images))[0]
+    assert maps.dtype == torch.float32
+    assert torch.equal(maps, maps.bfloat16().float())
+    torch.testing.assert_close(maps, wanted, rtol=0.05, atol=0.02 * float(wanted.max()))
 
 
 def test_what_is_given_out_is_no_part_of_the_file(make_classifier: Any, tmp_path: Path) -> None:
