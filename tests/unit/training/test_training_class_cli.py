@@ -38,7 +38,7 @@ def call(*arguments: str | Path) -> str:
     app = typer.Typer(pretty_exceptions_enable=False)
     app.command("train")(train)
     app.command("evaluate")(evaluate)
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "80"})
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     if isinstance(result.exception, InspectorError):
         raise result.exception
     assert result.exit_code == 0, result.output
