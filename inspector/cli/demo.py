@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from inspector.cli.demo_station import DemoOptions
 
 SHIPPED = Path("engines") / "demo"
+CLASSIFIER = "demo-classifier"
 _DEFAULT_RATE_HZ = 10.0
 
 
@@ -54,8 +55,8 @@ def demo(
         folder=folder,
         parts=parts,
         rate_hz=rate,
-        engine=_engine("--engine", engine, folder, console, "demo"),
-        classifier=None if classifier is None and engine is not None else _engine("--classifier", classifier, folder, console, "demo-classifier"),
+        engine=_given("--engine", engine) or _shipped("--engine", folder, console, "demo"),
+        classifier=_classifier(classifier, folder, console, alone=engine is not None),
         images=_folder_of(images),
         threshold=threshold,
         faults=faults,
@@ -93,22 +94,42 @@ def _run(options: DemoOptions, console: Console) -> DemoResult:
         return run_station(station, options.folder, options.endpoint, options.parts, count)
 
 
-def _engine(option: str, given: Path | None, folder: Path, console: Console, name: str) -> Path:
-    """The manifest to run: the given one, or the shipped engine of that name made fit for this machine."""
-    from inspector.compile.ensure import ensure_built
+def _given(option: str, path: Path | None) -> Path | None:
+    """The manifest that an option names; None: it was not given."""
     from inspector.engine.manifest import SUFFIX
 
-    if given is not None:
-        found = sorted(given.glob(f"*{SUFFIX}")) if given.is_dir() else [given]
-        if len(found) != 1 or not found[0].is_file():
-            raise ConfigError([f"{option}: {given}: names no compiled engine (NAME{SUFFIX}, or a folder with one); make it with `inspector compile`"])
-        return found[0]
+    if path is None:
+        return None
+    found = sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else [path]
+    if len(found) != 1 or not found[0].is_file():
+        raise ConfigError([f"{option}: {path}: names no compiled engine (NAME{SUFFIX}, or a folder with one); make it with `inspector compile`"])
+    return found[0]
+
+
+def _shipped(option: str, folder: Path, console: Console, name: str) -> Path:
+    """The manifest of a shipped engine, made fit for this machine."""
+    from inspector.compile.ensure import ensure_built
+
+    model = _shipped_model(name)
+    if model is None:
+        raise ConfigError([f"{option}: the shipped engine {name} (engines/demo) is not installed beside the program; name a compiled engine"])
+    with console.status(f"Building the engine {name} for this machine"):
+        return ensure_built(model, folder / "engine")
+
+
+def _shipped_model(name: str) -> Path | None:
     for place in (Path(__file__).resolve().parents[2] / SHIPPED, Path(sys.prefix) / "share" / "inspectord" / SHIPPED, SHIPPED):
-        model = place / f"{name}.onnx"
-        if model.is_file():
-            with console.status(f"Building the engine {name} for this machine"):
-                return ensure_built(model, folder / "engine")
-    raise ConfigError([f"{option}: the shipped engine {name} (engines/demo) is not installed beside the program; name a compiled engine"])
+        if (place / f"{name}.onnx").is_file():
+            return place / f"{name}.onnx"
+    return None
+
+
+def _classifier(given: Path | None, folder: Path, console: Console, *, alone: bool) -> Path | None:
+    """The classifier's manifest: the given one, else the shipped one; None: there is none, or a detector of one's own was named ``alone``."""
+    found = _given("--classifier", given)
+    if found is not None or alone:
+        return found
+    return None if _shipped_model(CLASSIFIER) is None else _shipped("--classifier", folder, console, CLASSIFIER)
 
 
 def _folder_of(images: Path | None) -> Path | None:
