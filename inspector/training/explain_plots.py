@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from inspector.archive.draw import annotate
+from inspector.archive.overlay import HOTTEST, coloured
 from inspector.contract.errors import DataError
 from inspector.contract.records import Box
 
@@ -29,12 +30,6 @@ CAPTION_LETTERS = 76
 """Letters per line of a caption; their size grows with the panel's width, so the number holds for all widths."""
 GAP_PX = 8
 OUTLINE = (255, 255, 255)
-COLOURS = cv2.COLORMAP_INFERNO
-"""Rises in brightness from end to end, so it is read without colour vision and in black and white too."""
-FIRST_COLOUR = 96
-"""The darkest colours are left out: they look like dark surface."""
-OPAQUE_FROM = 0.5
-"""Share of the map's strongest value from which its colour hides the picture; below it the picture shines through, at zero it is its own grey."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +64,7 @@ def overlay(picture: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np
     strongest = float(heat.max(initial=0))
     if not (np.isfinite(heat).all() and (heat >= 0).all()):
         raise ValueError("the map is not finite or somewhere below 0")
-    grey = cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR)
-    if not strongest > 0:
-        return np.asarray(grey, np.uint8)
-    share = (heat / strongest).astype(np.float32)
-    colours = cv2.applyColorMap(np.rint(FIRST_COLOUR + share * (255 - FIRST_COLOUR)).astype(np.uint8), COLOURS)
-    cover = np.minimum(share / OPAQUE_FROM, 1)[..., None]
-    mixed: NDArray[np.uint8] = np.rint(grey * (1 - cover) + colours * cover).astype(np.uint8)
-    return mixed
+    return coloured(picture, np.rint(heat * (HOTTEST / strongest if strongest > 0 else 0)).astype(np.uint8))
 
 
 def map_on_picture(
