@@ -16,6 +16,9 @@ def surfaces(
     height_px: Annotated[int, typer.Option(help="Rows.", min=48)] = 480,
     defect_rate: Annotated[float, typer.Option(help="Share of the pictures with defects.", min=0.0, max=1.0)] = 0.9,
     max_defects: Annotated[int, typer.Option(help="Most defects on one picture.", min=1)] = 4,
+    one_kind: Annotated[
+        bool, typer.Option("--one-kind", help="All defects of a picture are of one kind: each picture has one class, as a classifier's needs it.")
+    ] = False,
     contact_sheet: Annotated[Path | None, typer.Option(help="Write this PNG: one example of each kind.", show_default=False)] = None,
 ) -> None:
     """Write generated metal surfaces with planted defects, and their exact boxes as COCO json.
@@ -34,7 +37,7 @@ def surfaces(
         raise typer.BadParameter("name a folder for the pictures, or a file for --contact-sheet")
     if folder is None:
         return
-    generator = SurfaceGenerator(width_px, height_px, seed, defect_rate, max_defects=max_defects)
+    generator = SurfaceGenerator(width_px, height_px, seed, defect_rate, max_defects=max_defects, one_kind=one_kind)
     for _ in track(write_dataset(folder, generator, count), description="Drawing", total=count):
         pass
     print(f"{count} pictures: {folder / LABELS_FILE}")

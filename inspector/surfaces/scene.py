@@ -64,6 +64,7 @@ class SurfaceGenerator:
         defect_rate: share of the pictures that carry at least one defect, 0..1.
         max_defects: most defects on one picture; one is the most likely number.
         kinds: the kinds to plant, all equally likely.
+        one_kind: all defects of a picture are of one kind, so that the picture as a whole has one class.
 
     Raises:
         ValueError: an argument is out of its range, or ``kinds`` is empty or names a kind that is not drawn.
@@ -78,6 +79,7 @@ class SurfaceGenerator:
         *,
         max_defects: int = 3,
         kinds: Sequence[str] = DEFECT_KINDS,
+        one_kind: bool = False,
     ) -> None:
         if min(width_px, height_px) < _SMALLEST_PX:
             raise ValueError(f"a surface of {width_px}x{height_px} px is too small: at least {_SMALLEST_PX} px a side")
@@ -96,6 +98,7 @@ class SurfaceGenerator:
         self.defect_rate = defect_rate
         self.max_defects = max_defects
         self.kinds = tuple(kinds)
+        self.one_kind = one_kind
         self._scale = min(max(min(width_px / _NOMINAL_WIDTH_PX, height_px / _NOMINAL_HEIGHT_PX), 0.4), 4.0)
 
     def render(self, index: int) -> Surface:
@@ -107,11 +110,11 @@ class SurfaceGenerator:
         if rng.random() < self.defect_rate:
             wanted = self._number_of_defects(rng)
             taken: list[tuple[int, int, int, int]] = []
+            kinds = (self._kind(rng, self.kinds),) if self.one_kind else self.kinds
             for _ in range(_ATTEMPTS):
                 if len(planted) == wanted:
                     break
-                kind = self.kinds[int(rng.integers(len(self.kinds)))]
-                defect = self._plant(rng, kind, image, taken, along_x=texture.along_x)
+                defect = self._plant(rng, self._kind(rng, kinds), image, taken, along_x=texture.along_x)
                 if defect is not None:
                     planted.append(defect)
         return Surface(image, tuple(planted))
@@ -124,6 +127,10 @@ class SurfaceGenerator:
         if index < 0:
             raise ValueError(f"index = {index}: must not be negative")
         return np.random.Generator(np.random.PCG64(np.random.SeedSequence(self.seed, spawn_key=(index, stream))))
+
+    @staticmethod
+    def _kind(rng: np.random.Generator, kinds: tuple[str, ...]) -> str:
+        return kinds[int(rng.integers(len(kinds)))]
 
     def _number_of_defects(self, rng: np.random.Generator) -> int:
         """1..max_defects; each further defect is half as likely as the one before."""

@@ -93,6 +93,14 @@ def test_seeds_and_indices_give_different_pictures() -> None:
     assert len(set(pictures)) == len(pictures)
 
 
+def test_a_picture_can_be_of_one_kind_and_still_have_several_defects() -> None:
+    generator = SurfaceGenerator(640, 480, 21, 1.0, max_defects=4, one_kind=True)
+    surfaces = [generator.render(index) for index in range(200)]
+    assert all(len({defect.kind for defect in surface.defects}) == 1 for surface in surfaces)
+    assert {surface.defects[0].kind for surface in surfaces} == set(DEFECT_KINDS)
+    assert {len(surface.defects) for surface in surfaces} == {1, 2, 3, 4}
+
+
 def test_every_kind_occurs_about_equally_often() -> None:
     generator = SurfaceGenerator(640, 480, 21, 1.0)
     kinds = [defect.kind for index in range(400) for defect in generator.render(index).defects]
