@@ -3,6 +3,9 @@
 A frame that a stalled or frozen camera process kept back and delivers later may be inspected like any other; that its part was
 exposed while the station was told as blind decides all the same. While an interval goes on, its end is not known: a PASS of a part
 exposed in it waits, for the end or for its deadline. A defect that was found stays found, and what is UNINSPECTED stays so.
+
+The interval's first instant belongs to it for whatever is opened after it was told. A camera without time stamps gives every frame that its
+driver kept back the time of the last look at which there was none: the very time of the newest frame before the freeze, at which it begins.
 """
 
 from __future__ import annotations
@@ -26,11 +29,15 @@ _REMEMBERED = 256
 class _Camera:
     newest_ns: int = 0
     """Exposure of the newest frame that was opened: up to it the camera saw, or the daemon has noticed what is missing."""
+    newest_ticket: int = 0
+    """Of the views of frames, the last that was opened."""
     told_from_ns: int | None = None
     """The open interval, as its teller knows it; None: the camera sees."""
     from_ns: int = 0
     """The open interval, as published."""
-    finished: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
+    from_ticket: int = 0
+    """``newest_ticket`` when it was told."""
+    finished: deque[tuple[int, int, int]] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
     last_ns: int = 0
     """No finished interval ends later."""
     forgotten_ns: int = 0
@@ -53,6 +60,7 @@ class LineSight:
         if view.frame_id is not None:
             camera = self._camera(view.camera)
             camera.newest_ns = max(camera.newest_ns, view.exposure_ns)
+            camera.newest_ticket = max(camera.newest_ticket, view.ticket)
 
     def told(self, blind: Blind) -> Blind:
         """Note an interval, open or finished.
@@ -64,12 +72,13 @@ class LineSight:
         camera = self._camera(blind.stream)
         if blind.to_ns is None:
             camera.told_from_ns = blind.from_ns
-            camera.from_ns = max(blind.from_ns, camera.newest_ns)
+            camera.from_ns, camera.from_ticket = max(blind.from_ns, camera.newest_ns), camera.newest_ticket
             return msgspec.structs.replace(blind, from_ns=camera.from_ns)
+        ticket = camera.newest_ticket
         if camera.told_from_ns == blind.from_ns:  # another interval, told afterwards, ends nothing
-            camera.told_from_ns = None
+            camera.told_from_ns, ticket = None, camera.from_ticket
             blind = msgspec.structs.replace(blind, from_ns=camera.from_ns, to_ns=max(blind.to_ns, camera.from_ns))
-        finished = (blind.from_ns, blind.to_ns or blind.from_ns)
+        finished = (blind.from_ns, blind.to_ns or blind.from_ns, ticket)
         if len(camera.finished) == _REMEMBERED:
             camera.forgotten_ns = max(camera.forgotten_ns, camera.finished[0][1])
         camera.finished.append(finished)
@@ -82,10 +91,11 @@ class LineSight:
         if known is None or proposal.outcome is not Outcome.PASS:
             return proposal
         at_ns = view.exposure_ns
-        if at_ns < known.last_ns and (at_ns < known.forgotten_ns or any(begin < at_ns < end for begin, end in known.finished)):
+        inside = (begin for begin, end, ticket in known.finished if at_ns < end and _holds(begin, ticket, view))
+        if at_ns < known.last_ns and (at_ns < known.forgotten_ns or any(True for _ in inside)):
             detail = "the part was exposed while the camera was told as blind"
             return msgspec.structs.replace(proposal, outcome=Outcome.UNINSPECTED, reason=Reason.CAMERA_LOST, detail=detail)
-        if known.told_from_ns is not None and at_ns > known.from_ns:
+        if known.told_from_ns is not None and _holds(known.from_ns, known.from_ticket, view):
             self._held[proposal.ticket] = (view.camera, proposal)
             return None
         return proposal
@@ -104,3 +114,8 @@ class LineSight:
         if camera is None:
             camera = self._cameras[name] = _Camera()
         return camera
+
+
+def _holds(begin_ns: int, ticket: int, view: View) -> bool:
+    """Whether an interval that begins at ``begin_ns``, told when ``ticket`` was the newest, has begun for a view."""
+    return view.exposure_ns > begin_ns or (view.exposure_ns == begin_ns and view.ticket > ticket)

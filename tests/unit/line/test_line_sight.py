@@ -31,6 +31,7 @@ def test_a_part_passes_while_the_camera_sees() -> None:
 
 def test_in_an_open_interval_a_pass_waits_for_its_end() -> None:
     sight = LineSight()
+    sight.opened(view(1, 10))
     assert sight.told(Blind("a", 10, None, "stalled")).from_ns == 10
     assert sight.blind("a")
     assert not sight.blind("b")
@@ -147,3 +148,19 @@ def test_in_any_order_nothing_passes_in_a_published_interval(steps: list[tuple[s
     for one in told.passed:
         inside = [(begin, end) for begin, end in ends.items() if begin < one.exposure_ns and (end is None or one.exposure_ns < end)]
         assert not inside, f"passed at {one.exposure_ns} in {inside}"
+
+
+def test_what_was_kept_back_without_a_time_of_its_own_does_not_pass() -> None:
+    """Such frames carry the time of the newest one before the freeze, at which the published interval begins."""
+    sight = LineSight()
+    sight.opened(view(1, 30))
+    published = sight.told(Blind("a", 20, None, "frozen"))
+    assert published.from_ns == 30
+    assert judged(sight, view(1, 30)) is Outcome.PASS, "the newest frame itself was seen"
+    kept_back = view(2, 30)
+    sight.opened(kept_back)
+    assert judged(sight, kept_back) is None, "it waits for the end"
+    sight.told(Blind("a", 20, 90, "frozen"))
+    assert judged(sight, kept_back) is Outcome.UNINSPECTED
+    assert judged(sight, view(1, 30)) is Outcome.PASS
+    assert judged(sight, view(3, 90)) is Outcome.PASS
