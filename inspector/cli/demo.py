@@ -179,8 +179,8 @@ def _print_summary(result: DemoResult, options: DemoOptions, console: Console) -
         latency = "  ".join(f"{name} {value:.1f} ms" for name, value in result.latency_ms.items())
         table.add_row("latency", "", f"{latency}  (exposure to verdict sent)")
     for one in result.found_by:
-        known = "" if one.clean is None else f"; {one.defective} of {result.defective} with a planted defect, {one.clean} without"
-        table.add_row(f"found by {one.name}", str(one.parts), f"parts, {one.alone} of them by no other network{known}")
+        known = "" if one.clean is None else f"{one.defective} of {result.defective} with a planted defect, {one.clean} clean; "
+        table.add_row(f"found by {one.name}", str(one.parts), f"{known}{one.alone} found by it alone")
     table.add_section()
     if result.score:
         score, boxes = result.score, f"boxes of {result.detector}, same class, IoU at least 0.5"

@@ -26,7 +26,7 @@ SEED = 2026
 """Of the demo's surfaces: the demo engine was trained on others."""
 DEFECT_RATE = 0.3
 DEADLINE_MS = 1000
-CLASSIFIER_THRESHOLD = 0.9
+CLASSIFIER_THRESHOLD = 0.5
 """Of the demo's classifier: docs/surfaces.md has what it misses and what it calls defective in error at other ones."""
 CAMERA = "top"
 
