@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from inspector.camera.backlog import Backlog
 from inspector.camera.build import build_camera
 from inspector.camera.clock import ClockMap
 from inspector.camera.pulse import Pulse
@@ -50,7 +51,6 @@ STATUS_NS = 200_000_000
 """A status record at least so often."""
 CHECK_NS = 1_000_000_000
 """A camera without a count of triggers is asked for a sign of life so often; one with a count at every status."""
-_WAITED_NS = 1_000_000  # a fetch that took so long had to wait: the driver had no frame when it began
 _PR_SET_PDEATHSIG = 1
 
 
@@ -116,17 +116,17 @@ class AcquisitionLoop:
         self._clock.refresh(time.monotonic_ns())
         frames = self._camera.frames()
         frame = next(frames)  # starts the acquisition
-        begun_ns = empty_ns = started_ns = time.monotonic_ns()
+        begun_ns = started_ns = time.monotonic_ns()
+        backlog = Backlog(started_ns)
         self._sight.started(started_ns)
         self._pulse.seen_ns = self._pulse.streaming_ns = started_ns
         self._pulse.state = CameraState.STREAMING
         while True:
             if frame is None:
                 self._sight.empty(begun_ns)
-                empty_ns = begun_ns
+                backlog.nothing(begun_ns, time.monotonic_ns())
             else:
-                empty_ns = begun_ns if frame.received_ns - begun_ns > _WAITED_NS else empty_ns
-                exposure_ns = self._clock.to_host(frame.camera_ns, frame.received_ns, empty_ns)
+                exposure_ns = self._clock.to_host(frame.camera_ns, frame.received_ns, backlog.frame(begun_ns, frame.received_ns))
                 self._deliver(frame, exposure_ns)
                 self._sight.frame(frame, exposure_ns)
                 frame = None  # its pixels go back to the driver now

@@ -62,7 +62,7 @@ part_id = "{identity}"
 PRODUCT = """
 name = "stamped"
 version = "1"
-deadline_ms = 400
+deadline_ms = DEADLINE
 [detector]
 engine = "none.json"
 """ + "".join(f'[detector.classes."{n}"]\nignore = true\n' for n in range(0, IMAGES, 2))
@@ -129,6 +129,7 @@ def run_story(tmp_path: Path) -> Callable[..., Story]:
         *,
         identity: str = "trigger_counter",
         slots: int = 16,
+        deadline_ms: int = 400,
         engine: Callable[[], NullEngine] | None = None,
         meddle: Callable[[Daemon, int], None] = lambda _daemon, _triggers: None,
         settings: str = "",
@@ -142,7 +143,7 @@ def run_story(tmp_path: Path) -> Callable[..., Story]:
         line.mkdir()
         (tmp_path / "none.json").write_text("{}")
         write_feed(tmp_path / "images.feed", (stamped(n) for n in range(IMAGES)))
-        (tmp_path / "product.toml").write_text(PRODUCT)
+        (tmp_path / "product.toml").write_text(PRODUCT.replace("DEADLINE", str(deadline_ms)))
         text = STATION.format(
             port=port, rate=rate, parts=parts, line=line, faults=faults, identity=identity, slots=slots, settings=settings, environment=environment
         )
