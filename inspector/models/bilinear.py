@@ -229,6 +229,17 @@ class BilinearClassifier(nn.Module):
             torch.equal(value, first[name]) for other in self.backbones[1:] for name, value in other.state_dict().items() if value.is_floating_point()
         )
 
+    def centred_weights(self) -> dict[str, Tensor]:
+        """The state, with the mean over the classes taken from the last layer.
+
+        The soft-max does not see what all classes' scores have in common, so training leaves it to chance; the maps do see it: they show what
+        raises a score, not what raises it above the others'. Without it the scores are the same and the maps tell the classes apart.
+        """
+        state = self.state_dict()
+        for name in ("classes.weight", "classes.bias"):
+            state[name] = state[name] - state[name].mean(0, keepdim=True)
+        return state
+
     def new_parameters(self) -> Iterator[nn.Parameter]:
         """Those of all that follows the trunks."""
         yield from self.projections.parameters()

@@ -157,7 +157,7 @@ class ClassifierTrainer(SteppedTraining[ClassBatch]):
         return (before + after) / len(self.dataset), self._rate
 
     def save(self, folder: Path) -> None:
-        """Writes the checkpoint and the weights to evaluate.
+        """Writes the checkpoint and the weights to evaluate, their last layer centred (see ``BilinearClassifier.centred_weights``).
 
         Raises:
             DataError: a file cannot be written.
@@ -165,7 +165,7 @@ class ClassifierTrainer(SteppedTraining[ClassBatch]):
         average = self.average.model if self.average is not None else None
         save_checkpoint(folder / CHECKPOINT, self.model, average, self.optimiser, Progress(self.step, self.elapsed_s, self._recipe_hash()))
         about = {"recipe": self.recipe.name, "classes": json.dumps(self.recipe.classes), "step": str(self.step)}
-        save_weights(folder / WEIGHTS, self.best_model.state_dict(), about)
+        save_weights(folder / WEIGHTS, self.best_model.centred_weights(), about)
 
     def resume(self, folder: Path) -> None:
         """Goes on from the checkpoint in ``folder``; the next step is the one that would have followed.

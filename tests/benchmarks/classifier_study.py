@@ -79,7 +79,9 @@ def trained(
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         trainer.run(Path(folder), threading.Event(), lambda _: None)
-    return trainer.best_model, (time.monotonic() - begun) / 60
+    model = trainer.best_model
+    model.load_state_dict(model.centred_weights())
+    return model, (time.monotonic() - begun) / 60
 
 
 def tested(recipe: ClassifierRecipe, model: BilinearClassifier, minutes: float, test: LabelledDataset) -> Outcome:

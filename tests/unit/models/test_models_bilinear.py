@@ -178,6 +178,23 @@ def test_one_shared_trunk_is_four_independent_ones_of_equal_weights(form: dict[s
         assert float((left - right).abs().max()) <= 1e-5 * max(1.0, float(right.abs().max()))
 
 
+@pytest.mark.parametrize("form", [{}, {"normalise": "sqrt_l2"}, {"pooling": "average", "streams": 1}], ids=str)
+def test_centred_weights_have_the_same_scores_and_whatever_all_classes_share_is_not_in_the_maps(form: dict[str, Any]) -> None:
+    model, shifted = classifier(8, **form), classifier(8, **form)
+    with torch.no_grad():
+        shifted.classes.weight += torch.randn_like(shifted.classes.weight[:1])
+        shifted.classes.bias += 3.0
+        plain = model.trace(images(9))
+        assert relative(shifted.trace(images(9)).contribution, plain.contribution) > 0.1
+        for one in (model, shifted):
+            one.load_state_dict(one.centred_weights())
+        centred, same = model.trace(images(9)), shifted.trace(images(9))
+    assert torch.allclose(centred.scores, plain.scores, rtol=1e-10, atol=1e-12)
+    assert torch.allclose(centred.logits.mean(1), torch.zeros(()).double(), atol=1e-10)
+    for kind in ("grad_cam", "contribution"):
+        assert relative(getattr(same, kind), getattr(centred, kind)) < 1e-10
+
+
 def test_the_paper_s_network_has_torchvisions_names_and_the_papers_sizes() -> None:
     paper = BilinearNetwork(architecture="bilinear")
     with torch.device("meta"):
