@@ -38,7 +38,7 @@ def annotate(pixels: NDArray[np.uint8], lines: Sequence[str], defects: Sequence[
     Args:
         pixels: uint8 [H,W] (grey) or [H,W,3] (RGB).
         lines: text of the header, one string per line; letters outside ASCII become ``?``.
-        defects: boxes in pixels of this image; counted ones are red, the others thin and yellow.
+        defects: boxes in pixels of this image; counted ones are red, the others thin and yellow, or left out if they are of the whole picture.
         heat: where classifiers looked.
 
     Returns:
@@ -47,12 +47,14 @@ def annotate(pixels: NDArray[np.uint8], lines: Sequence[str], defects: Sequence[
     surface = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR if pixels.ndim == 2 else cv2.COLOR_RGB2BGR), np.uint8)
     pen = _Pen.for_width(surface.shape[1])
     # Two networks find the same defect: their labels must not hide each other, nor who is who.
-    plates = _Plates(surface.shape[0]) if len({one.source for one in defects} | {one.source for one in heat}) > 1 else None
-    for defect in sorted(defects, key=lambda one: one.counted):  # counted ones last: on top
+    height, width = surface.shape[:2]
+    plates = _Plates(height, defects) if len({one.source for one in defects} | {one.source for one in heat}) > 1 else None
+    # What did not count and lies nowhere, a classifier's lesser classes, would frame every picture.
+    drawn = [one for one in defects if one.counted or not is_whole(one, height, width)]
+    for defect in sorted(drawn, key=lambda one: one.counted):  # counted ones last: on top
         pen.defect(surface, defect, plates)
     if not heat:
         return np.concatenate((pen.text(lines, surface.shape[1]), surface))
-    height, width = surface.shape[:2]
     below = width > _WIDE * height
     gap = np.full((pen.gap_px, width, 3) if below else (height, pen.gap_px, 3), _DARK, np.uint8)
     panels = np.concatenate((surface, gap, _heat_panel(pixels, heat, pen)), axis=0 if below else 1)
@@ -119,22 +121,25 @@ class _Pen:
 
 
 class _Plates:
-    """Where labels lie on a picture of ``height_px`` rows."""
+    """Where labels lie on a picture of ``height_px`` rows: not on one another, and best not on what was found."""
 
-    def __init__(self, height_px: int) -> None:
+    def __init__(self, height_px: int, defects: Sequence[Defect]) -> None:
         self._height = height_px
-        self._taken: list[tuple[int, int, int, int]] = []
+        self._labels: list[tuple[float, float, float, float]] = []
+        boxes = [one.box_px for one in defects if one.counted]
+        self._found = [(box.x1, box.y1, box.x2, box.y2) for box in boxes]
 
     def place(self, x1: int, y1: int, x2: int, y2: int) -> int:
-        """How far a label has to move down (or up: negative) to where none is; 0 where there is no such place near it."""
+        """How far a label has to move down (or up: negative) to where nothing is, or else no other label; 0 where there is no such place near it."""
         moves = sorted((times * (y2 - y1 + 1) for times in range(-_MOVES, _MOVES + 1)), key=abs)
-        move = next((move for move in moves if self._free(x1, y1 + move, x2, y2 + move)), 0)
-        self._taken.append((x1, y1 + move, x2, y2 + move))
+        free = [move for move in moves if self._free(self._labels, x1, y1 + move, x2, y2 + move)]
+        move = next((move for move in free if self._free(self._found, x1, y1 + move, x2, y2 + move)), free[0] if free else 0)
+        self._labels.append((x1, y1 + move, x2, y2 + move))
         return move
 
-    def _free(self, x1: int, y1: int, x2: int, y2: int) -> bool:
+    def _free(self, taken: Sequence[tuple[float, float, float, float]], x1: int, y1: int, x2: int, y2: int) -> bool:
         inside = y1 >= 0 and y2 <= self._height
-        return inside and not any(x1 <= right and left <= x2 and y1 <= bottom and top <= y2 for left, top, right, bottom in self._taken)
+        return inside and not any(x1 <= right and left <= x2 and y1 <= bottom and top <= y2 for left, top, right, bottom in taken)
 
 
 def _heat_panel(pixels: NDArray[np.uint8], heat: Sequence[HeatMap], pen: _Pen) -> NDArray[np.uint8]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from inspector.contract.records import HeatMap
+    from inspector.contract.records import Defect, HeatMap
 
 HOTTEST = 255
 """Level of a map's largest value."""
@@ -69,8 +69,8 @@ def heat_levels(maps: Sequence[HeatMap], height_px: int, width_px: int) -> NDArr
     return levels
 
 
-def is_whole(one: HeatMap, height_px: int, width_px: int) -> bool:
-    """True: the map is of the whole picture."""
+def is_whole(one: HeatMap | Defect, height_px: int, width_px: int) -> bool:
+    """True: it is of the whole picture."""
     box = one.box_px
     return box.x1 < 0.5 and box.y1 < 0.5 and box.x2 > width_px - 0.5 and box.y2 > height_px - 0.5
 

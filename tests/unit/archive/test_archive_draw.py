@@ -167,3 +167,20 @@ def test_labels_of_two_networks_at_one_defect_do_not_hide_each_other(made: Simpl
     assert both == pytest.approx(one, rel=0.02)
     many = [msgspec.structs.replace(defect, source=f"network{number}") for number in range(30)]
     assert annotate(pixels, [], many).shape[1] == 300, "a label without a free place is drawn all the same"
+
+
+def test_a_label_of_two_networks_lies_beside_the_defects_where_there_is_room(made: SimpleNamespace) -> None:
+    pixels = np.full((200, 400), 200, np.uint8)
+    small, other = (msgspec.structs.replace(made.make_defect(), box_px=box) for box in (Box(100, 90, 124, 110), Box(150, 75, 210, 110)))
+    drawn = annotate(pixels, [], [other, small, msgspec.structs.replace(small, source="bilinear")])[-200:]
+    for box in (small.box_px, other.box_px):
+        inside = drawn[int(box.y1) + 4 : int(box.y2) - 3, int(box.x1) + 4 : int(box.x2) - 3]
+        assert (inside == 200).all()
+
+
+def test_what_did_not_count_and_lies_nowhere_is_left_out(made: SimpleNamespace) -> None:
+    pixels = _noise(120, 320)
+    whole = msgspec.structs.replace(made.make_defect(counted=False), box_px=Box(0, 0, 320, 120))
+    assert (annotate(pixels, [], [whole])[-120:] == _bgr(pixels)).all()
+    counted = msgspec.structs.replace(whole, counted=True)
+    assert (annotate(pixels, [], [counted])[-120:] != _bgr(pixels)).any()
