@@ -37,6 +37,9 @@ class BilinearNetwork(Section):
     trained from another start)."""
     normalise: Literal["none", "sqrt_l2"] = "none"
     """sqrt_l2: signed square root and L2 norm before the last layer."""
+    root_epsilon: Annotated[float, Field(gt=0)] = 1e-5
+    """What is added to the magnitudes under the square root. Where an entry is small against it the root is not steeper than against the others: far
+    below their size (some 1e-6 of it), a map hangs on the last bits of its arithmetic (docs/decisions/0010)."""
     descriptor_scale: Annotated[float, Field(gt=0)] = 1.0
     """Factor on what the last layer sees: with an L2 norm of one it learns slowly (the same model with other weights, from another start)."""
     border_cells: Annotated[int, Field(ge=0)] = 0

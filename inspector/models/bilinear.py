@@ -5,7 +5,7 @@ The heat maps need no backward pass. With features A [C1, L] and B [C2, L] at L 
 the mean of the gradient over all positions, are ``alpha = s G mean_p(b_p)``, and its map (equation 5) is ``relu(alpha^T a_p)``.
 
 G is, for the plain head, row n of the last layer as a matrix, W_n. With signed square root and L2 norm, ``S = sign(Phi) sqrt(|Phi| + eps)``,
-``r = sqrt(sum S^2 + eps^2)``, ``Z = S / r`` and ``y_n = <W_n, Z> + c_n``, it is the chain rule's
+``r = sqrt(sum S^2 + 1e-5^2)``, ``Z = S / r`` and ``y_n = <W_n, Z> + c_n``, it is the chain rule's
 ``G = (W_n - <W_n, Z> Z) / r * D`` with ``D = sign(Phi)^2 / (2 sqrt(|Phi| + eps))``, finite where Phi is zero. As y_n does not change when Phi is
 scaled, ``<G, Phi> = 0``: the true gradient says nothing of where the evidence lies. With the norm held constant it is ``G = W_n / r * D``.
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from inspector.models.backbones import AnyBackbone
 
 EPSILON = 1e-5
-"""Under the square root."""
+"""Of the L2 norm; the square root's is the recipe's."""
 
 
 class Trace(NamedTuple):
@@ -142,8 +142,13 @@ class BilinearClassifier(nn.Module):
         """Z [N, C1, C2]: Phi itself, or its signed square root with an L2 norm of one; times the recipe's scale."""
         if self.network.normalise == "none":
             return phi * self.network.descriptor_scale
-        root, norm = _root_and_norm(phi)
+        root, norm = self._root_and_norm(phi)
         return root / norm * self.network.descriptor_scale
+
+    def _root_and_norm(self, phi: Tensor) -> tuple[Tensor, Tensor]:
+        """Signed square root S [N, C1, C2] and its norm r [N, 1, 1]."""
+        root = torch.sign(phi) * torch.sqrt(torch.abs(phi) + self.network.root_epsilon)
+        return root, torch.sqrt((root * root).sum((1, 2), keepdim=True) + EPSILON**2)
 
     def head(self, descriptor: Tensor) -> Tensor:
         """Logits [N, C] from Z [N, C1, C2]."""
@@ -157,8 +162,8 @@ class BilinearClassifier(nn.Module):
         weight = weight * self.network.descriptor_scale
         if self.network.normalise == "none":
             return weight
-        root, norm = _root_and_norm(phi)
-        slope = torch.sign(phi) ** 2 / (2 * torch.sqrt(torch.abs(phi) + EPSILON))
+        root, norm = self._root_and_norm(phi)
+        slope = torch.sign(phi) ** 2 / (2 * torch.sqrt(torch.abs(phi) + self.network.root_epsilon))
         if not norm_constant:
             unit = root / norm
             weight = weight - (weight * unit).sum((1, 2), keepdim=True) * unit
@@ -244,9 +249,3 @@ class BilinearClassifier(nn.Module):
         """Those of all that follows the trunks."""
         yield from self.projections.parameters()
         yield from self.classes.parameters()
-
-
-def _root_and_norm(phi: Tensor) -> tuple[Tensor, Tensor]:
-    """Signed square root S [N, C1, C2] and its norm r [N, 1, 1]."""
-    root = torch.sign(phi) * torch.sqrt(torch.abs(phi) + EPSILON)
-    return root, torch.sqrt((root * root).sum((1, 2), keepdim=True) + EPSILON**2)

@@ -43,7 +43,7 @@ def backward(model: BilinearClassifier, a: torch.Tensor, b: torch.Tensor) -> tor
     phi = model.pool(a, b)
     descriptor = model.descriptor(phi)
     if model.network.normalise == "sqrt_l2" and model.network.gradient == "norm_constant":
-        root = torch.sign(phi) * torch.sqrt(phi.abs() + 1e-5)
+        root = torch.sign(phi) * torch.sqrt(phi.abs() + model.network.root_epsilon)
         norm = torch.sqrt((root * root).sum((1, 2), keepdim=True) + 1e-10).detach()
         descriptor = root / norm * model.network.descriptor_scale
     (gradient,) = torch.autograd.grad(model.head(descriptor).max(1).values.sum(), a)

@@ -21,6 +21,7 @@ FORMS: tuple[dict[str, Any], ...] = (
     {"normalise": "sqrt_l2", "gradient": "true"},
     {"normalise": "sqrt_l2", "gradient": "norm_constant", "activation": "relu"},
     {"normalise": "sqrt_l2", "descriptor_scale": 10.0, "trunks": "shared"},
+    {"normalise": "sqrt_l2", "root_epsilon": 0.01},
     {"pooling": "average", "streams": 1},
 )
 
@@ -52,7 +53,7 @@ def autograd_grad_cam(model: BilinearClassifier, a: torch.Tensor, b: torch.Tenso
     a = a.detach().requires_grad_()
     phi = model.pool(a, b)
     if model.network.normalise == "sqrt_l2" and model.network.gradient == "norm_constant":
-        root = torch.sign(phi) * torch.sqrt(phi.abs() + 1e-5)
+        root = torch.sign(phi) * torch.sqrt(phi.abs() + model.network.root_epsilon)
         norm = torch.sqrt((root * root).sum((1, 2), keepdim=True) + 1e-10).detach()
         logits = model.head(root / norm * model.network.descriptor_scale)
     else:
