@@ -13,7 +13,6 @@ import argparse
 import functools
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from runpy import run_path
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,8 @@ from inspector.engine.base import Array
 from inspector.engine.detector import Detector
 from inspector.engine.null import NullEngine
 from inspector.journal.reader import JournalReader
+
+free_port = run_path(str(Path(__file__).resolve().parents[1] / "assets" / "ports.py"))["free_port"]
 
 STATION = """
 name = "bench"
@@ -125,23 +127,12 @@ def idle_control(seconds: float) -> list[float]:
     return late
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody uses now."""
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    found = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return found
-
-
 class Bench:
     """A station file with keys, daemons on it, a controller."""
 
     def __init__(self, folder: Path, *, rate: float, parts: int, deadline_ms: float) -> None:
         self.folder = folder
-        self.ports = free_ports(2)
+        self.ports = [free_port(), free_port()]
         (folder / "line").mkdir()
         (folder / "none.json").write_text("{}")
         (folder / "product.toml").write_text(PRODUCT.format(deadline_ms=deadline_ms))

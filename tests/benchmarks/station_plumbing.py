@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import argparse
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from runpy import run_path
 
 import numpy as np
 import psutil
@@ -32,6 +32,8 @@ from inspector.daemon.station import Daemon
 from inspector.engine.detector import Detector
 from inspector.engine.null import NullEngine
 from inspector.journal.reader import JournalReader
+
+free_port = run_path(str(Path(__file__).resolve().parents[1] / "assets" / "ports.py"))["free_port"]
 
 STATION = """
 name = "bench"
@@ -127,9 +129,7 @@ def main() -> None:
         print("idle control, lateness of a 20 ms timer, ms:", percentiles(idle_control(10)))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         (folder / "line").mkdir()
         (folder / "none.json").write_text("{}")
         (folder / "product.toml").write_text(PRODUCT)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from runpy import run_path
 
 import numpy as np
 import pytest
@@ -25,6 +25,7 @@ from inspector.engine.detector import Detector
 from inspector.engine.null import NullEngine
 from inspector.journal.reader import JournalReader, LoggedPart
 
+free_port = run_path(str(Path(__file__).resolve().parents[1] / "assets" / "ports.py"))["free_port"]
 IMAGES = 64
 SIDE = 64
 RECIPE = DetectorRecipe(name="stamp", classes=tuple(str(n) for n in range(IMAGES)), input=InputRecipe(height_px=SIDE, width_px=SIDE))
@@ -136,9 +137,7 @@ def run_story(tmp_path: Path) -> Callable[..., Story]:
         environment: str = "",
     ) -> Story:
         """``meddle`` is called again and again with the daemon and the triggers so far; ``settings`` and ``environment``: more of the camera's."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         line = tmp_path / "line"
         line.mkdir()
         (tmp_path / "none.json").write_text("{}")

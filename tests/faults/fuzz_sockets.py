@@ -25,6 +25,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from runpy import run_path
 
 import cv2
 import numpy as np
@@ -37,6 +38,7 @@ from inspector.contract.requests import Announce, Command, CommandName, Hello, P
 from inspector.line.access import new_pair
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
+free_port = run_path(str(ASSETS / "ports.py"))["free_port"]
 STATION = """
 name = "fuzz"
 product = "product.toml"
@@ -72,12 +74,6 @@ CURVE_GREETING = GREETING.replace(b"NULL\0", b"CURVE")
 RESET = struct.pack("ii", 1, 0)
 PATIENCE_S = 60.0
 SHARES = {"connect": 0.1, "knock": 0.01, "subscribe": 0.4, "ask": 0.49}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Site:

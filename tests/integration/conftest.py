@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import json
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from runpy import run_path
 
 import cv2
 import numpy as np
@@ -30,6 +30,7 @@ from inspector.engine.manifest import SUFFIX, encode_manifest
 from inspector.journal.reader import JournalReader
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
+free_port = run_path(str(ASSETS / "ports.py"))["free_port"]
 PATIENCE_S = 60.0
 """What must happen happens within this time, however busy the machine is; nothing is measured by it."""
 STOP_S = 5.0
@@ -95,12 +96,6 @@ def wait_for(condition: Callable[[], object], what: str, seconds: float = PATIEN
     while not condition():
         assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
         time.sleep(0.005)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def picture(number: int) -> np.ndarray:

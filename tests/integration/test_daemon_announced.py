@@ -5,13 +5,13 @@ from __future__ import annotations
 import heapq
 import importlib.util
 import itertools
-import socket
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from runpy import run_path
 from types import ModuleType
 from typing import Any
 
@@ -31,6 +31,7 @@ from inspector.daemon.station import Daemon
 from inspector.engine.detector import Detector
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
+free_port = run_path(str(ASSETS / "ports.py"))["free_port"]
 PITCH_MS = 50.0
 STEP = 1000
 """Encoder steps from part to part."""
@@ -202,10 +203,7 @@ def follow(daemon: Daemon, wire: Subscriber, story: Story, line: Path) -> None:
 def story(tmp_path: Path, stamps: ModuleType) -> Iterator[Story]:
     if simulator_path() is None:
         pytest.skip("the simulator was not built: no C++ compiler")
-    with socket.socket() as one, socket.socket() as other:
-        one.bind(("127.0.0.1", 0))
-        other.bind(("127.0.0.1", 0))
-        port, channel = one.getsockname()[1], other.getsockname()[1]
+    port, channel = free_port(), free_port()
     line = tmp_path / "line"
     line.mkdir()
     (tmp_path / "none.json").write_text("{}")

@@ -8,13 +8,13 @@ import os
 import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from runpy import run_path
 from typing import Any, Self
 
 import numpy as np
@@ -36,6 +36,9 @@ QUIET_S = 0.6
 ENOUGH = 120
 """So many more verdicts show that the station works again."""
 MS = 1_000_000
+
+
+free_port = run_path(str(ASSETS / "ports.py"))["free_port"]
 
 
 def _load_stamps() -> Any:
@@ -107,12 +110,6 @@ def memory_folder(folder: Path) -> Path:
     """The runtime directory that belongs to the folder of a run: in memory, where there is such a file system."""
     memory = Path("/dev/shm")
     return memory / folder.name if memory.is_dir() else folder / "run"
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
 
 
 def own_environment(**more: str) -> dict[str, str]:
