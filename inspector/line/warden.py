@@ -43,6 +43,19 @@ class _Connection:
     since_ns: int
 
 
+def _socket_of(number: int) -> socket.socket | None:
+    """A descriptor of our own for the same socket; None: it has gone, or the number is another thing's by now."""
+    try:
+        kept = os.dup(number)
+    except OSError:
+        return None
+    try:
+        return socket.socket(fileno=kept)
+    except OSError:
+        os.close(kept)
+        return None
+
+
 class Warden:
     """``attach``, ``detach`` and ``stop`` belong to the thread that has the socket; ``counts`` may be read by any.
 
@@ -153,10 +166,9 @@ class Warden:
         now_ns = time.monotonic_ns()
         for number in [one for one, since_ns in self._new.items() if now_ns - since_ns >= _NEW_NS]:
             since_ns = self._new.pop(number)
-            try:
-                wire = socket.socket(fileno=os.dup(number))
-            except OSError:
-                continue  # it has gone, and is no socket
+            wire = _socket_of(number)
+            if wire is None:
+                continue
             connection = _Connection(number, wire, since_ns)
             self._connections[wire.fileno()] = connection
             if not self._is_ours(wire):
