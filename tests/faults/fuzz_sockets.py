@@ -132,6 +132,17 @@ class Site:
         found = (line.rpartition(" ") for line in lines if line.startswith(kept) and "_created" not in line)
         return {name: int(float(value)) for name, _, value in found}
 
+    def settled(self) -> dict[str, int]:
+        """The counts, as soon as what was queued has been counted: a second without another connection or request."""
+        until = time.monotonic() + PATIENCE_S
+        while True:
+            before = self.counts()
+            time.sleep(1)
+            after = self.counts()
+            if all(before.get(name) == count for name, count in after.items() if "_ledger_" not in name):
+                return after
+            assert time.monotonic() < until, "the station's counts do not come to rest"
+
 
 class Noise:
     """All kinds of nonsense, seeded; ``sent`` counts the messages by kind."""
@@ -261,8 +272,8 @@ def make_noise(folder: Path, seed: int, messages: int, per_s: float, kinds: list
         print(json.dumps([noise.sent, noise.held_back]), flush=True)
 
 
-def listen(site: Site, stop: Path) -> Iterator[tuple[float, float, wire.VerdictMessage]]:
-    """Every verdict with its time of arrival, s, and how long after its exposure it came, ms, but for a constant."""
+def listen(site: Site, stop: Path) -> Iterator[tuple[float, wire.VerdictMessage | wire.BlindMessage | wire.EventMessage]]:
+    """Every numbered message of the camera's stream, with its time of arrival, s."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     with context, context.socket(zmq.SUB) as sub:
         sub.setsockopt(zmq.LINGER, 0)
@@ -275,8 +286,8 @@ def listen(site: Site, stop: Path) -> Iterator[tuple[float, float, wire.VerdictM
                 continue
             message = wire.decode(sub.recv_multipart()[1])
             now_s = time.monotonic()
-            if isinstance(message, wire.VerdictMessage):
-                yield now_s, now_s * 1e3 - message.boot_age_ms + message.age_ms, message
+            if message.stream and not isinstance(message, wire.HeartbeatMessage):
+                yield now_s, message
 
 
 def follow(folder: Path) -> None:
@@ -284,12 +295,14 @@ def follow(folder: Path) -> None:
     site = Site.__new__(Site)
     site.folder = folder
     site.publisher, site.channel, site.metrics = (int(text) for text in (folder / "ports").read_text().split())
-    rows, transits = [], []
-    for now_s, sum_ms, message in listen(site, folder / "stop"):
-        rows.append((now_s, sum_ms, message.seq, message.action.value))
-        transits.append(sum_ms - message.age_ms)
+    numbers, rows, transits = [], [], []
+    for now_s, message in listen(site, folder / "stop"):
+        numbers.append(message.seq)
+        if isinstance(message, wire.VerdictMessage):
+            transits.append(now_s * 1e3 - message.boot_age_ms)
+            rows.append((now_s, transits[-1] + message.age_ms))
     least_ms = min(transits)  # the fastest message took no time: some tens of microseconds in truth
-    (folder / "heard.json").write_text(json.dumps([(at, total - least_ms, seq, action) for at, total, seq, action in rows]))
+    (folder / "heard.json").write_text(json.dumps({"numbers": numbers, "verdicts": [(at, total - least_ms) for at, total in rows]}))
 
 
 def percentiles(values: list[float]) -> str:
@@ -319,8 +332,7 @@ def measure(asked: argparse.Namespace) -> int:
         noise = start("noise", folder, asked.seed, asked.messages, asked.per_s, *asked.kinds)
         said, _ = noise.communicate(timeout=1200)
         marks.append(time.monotonic())
-        time.sleep(2)  # what is still queued
-        after = site.counts()
+        after = site.settled()
         marks.append(time.monotonic())
         time.sleep(asked.quiet_s)
         marks.append(time.monotonic())
@@ -330,10 +342,12 @@ def measure(asked: argparse.Namespace) -> int:
         daemon.send_signal(signal.SIGTERM)
         code = daemon.wait(10)
         heard = json.loads((folder / "heard.json").read_text())
+    numbers = heard["numbers"]
     sent, held_back = json.loads(said)
     print(f"seed {asked.seed}: {sum(sent.values())} messages in {marks[2] - marks[1]:.0f} s beside {asked.rate_hz:.0f} parts/s; exit code {code}")
-    opened, closed = (sum(count for kind, count in last.items() if kind.startswith(f"inspector_ledger_{word}")) for word in ("opened", "closed"))
-    print(f"parts opened {opened}, closed {closed}, last number heard {heard[-1][2]}")
+    words = ("opened", "closed", "pending")
+    opened, closed, pending = (sum(count for kind, count in last.items() if kind.startswith(f"inspector_ledger_{word}")) for word in words)
+    print(f"parts opened {opened}, closed {closed}, pending {pending}, last number heard {numbers[-1]}")
     print("\nsent" + "".join(f"\n  {kind:32s} {count:7d}" for kind, count in sorted(sent.items())))
     print("\nnot taken by the station" + "".join(f"\n  {kind:32s} {count:7d}" for kind, count in sorted(held_back.items())))
     print("\ncounted by the daemon")
@@ -341,15 +355,15 @@ def measure(asked: argparse.Namespace) -> int:
         if count - before.get(kind, 0) and not kind.startswith("inspector_ledger"):
             print(f"  {kind:72s} {count - before.get(kind, 0):7d}")
     phases = {"quiet": (marks[0], marks[1]), "nonsense": (marks[1], marks[2]), "quiet again": (marks[3], marks[4])}
-    found = {phase: [ms for at, ms, _, _ in heard if begin <= at < end] for phase, (begin, end) in phases.items()}
+    found = {phase: [ms for at, ms in heard["verdicts"] if begin <= at < end] for phase, (begin, end) in phases.items()}
     print("\nexposure to received, ms  verdicts      p50      p99    p99.9      max")
     for phase, values in found.items():
         print(f"  {phase:24s} {percentiles(values)}")
-    seqs = [seq for _, _, seq, _ in heard]
-    repeated = len(seqs) - len(set(seqs))
+    repeated = len(numbers) - len(set(numbers))
+    missing = numbers[-1] - numbers[0] + 1 - len(set(numbers))
     quotient = float(np.percentile(found["nonsense"], 99) / np.percentile(found["quiet"] + found["quiet again"], 99))
-    print(f"\np99 with nonsense / p99 without: {quotient:.2f}; verdicts heard twice: {repeated}")
-    return 0 if quotient <= 2 and code == 0 else 1
+    print(f"\np99 with nonsense / p99 without: {quotient:.2f}; messages heard twice: {repeated}, not heard: {missing}")
+    return 0 if quotient <= 2 and code == 0 and opened == closed + pending and not repeated and not missing else 1
 
 
 def main() -> int:

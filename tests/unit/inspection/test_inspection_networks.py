@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,7 +42,7 @@ LOOKER = ClassifierRecipe(
 )
 
 
-class Scripted(NullEngine):
+class Scripted(NullEngine, ABC):
     """Looks at the first pixel; fails where it is told to, at the n-th submission or at its collection."""
 
     def __init__(self, recipe: DetectorRecipe | ClassifierRecipe, log: list[str] | None = None) -> None:
@@ -73,9 +74,9 @@ class Scripted(NullEngine):
         self.read(outputs, value)
         return outputs
 
+    @abstractmethod
     def read(self, outputs: dict[str, Array], value: int) -> None:
         """What the network says of an image whose first pixel is that."""
-        raise NotImplementedError
 
     def _free(self) -> None:
         self.freed += 1
